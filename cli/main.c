@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The platter command. */
+#include "cli/verb.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+const struct verb *const verbs[] = {
+	&verb_info, &verb_kinds, &verb_version, &verb_help, NULL,
+};
+
+/* What was printed must have arrived: a full disk behind a redirection is a failure. */
+static int finish(int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fprintf(stderr, "platter: cannot write the output: %s\n", strerror(errno));
+	return status == STATUS_OK ? STATUS_FAILURE : status;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		fprintf(stderr, "platter: a verb is missing\nTry 'platter --help'.\n");
+		return STATUS_USAGE;
+	}
+
+	const char *name = argv[1];
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+		print_help();
+		return finish(STATUS_OK);
+	}
+	if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)
+		name = verb_version.name;
+	if (*name == '-') {
+		fprintf(stderr, "platter: expected a verb before '%s'\nTry 'platter --help'.\n", name);
+		return STATUS_USAGE;
+	}
+
+	const struct verb *verb = verb_find(name);
+	if (!verb)
+		return STATUS_USAGE;
+	return finish(verb_main(verb, argc - 1, argv + 1));
+}

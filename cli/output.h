@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Printing that verbs share. */
+#ifndef PLATTER_CLI_OUTPUT_H
+#define PLATTER_CLI_OUTPUT_H
+
+#include <stdint.h>
+
+#include <jansson.h>
+
+/* Prints `json`, which is given up, indented and in the order it was made. An exit status; NULL means no
+ * memory. */
+int print_json(json_t *json);
+
+/* "1 GiB (1073741824 bytes)", or "512 bytes". */
+#define BYTES_TEXT_MAX 64
+const char *print_bytes(uint64_t bytes, char buffer[BYTES_TEXT_MAX]);
+
+/* Says that memory ran out; returns the exit status for it. */
+int no_memory(void);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A verb of the platter command: a table row, from which parsing and help come. */
+#ifndef PLATTER_CLI_VERB_H
+#define PLATTER_CLI_VERB_H
+
+#include <stddef.h>
+
+/* Exit statuses, the same for every verb. */
+enum { STATUS_OK = 0, STATUS_FAILURE = 1, STATUS_USAGE = 2 };
+
+/* At most so many options a verb. */
+#define VERB_MAX_OPTIONS 16
+
+/* One option; the table of a verb ends with a row whose name is NULL. --help comes by itself. */
+struct verb_option {
+	const char *name;     /* long, without the dashes */
+	char letter;	      /* short; 0: none */
+	const char *argument; /* what help calls its argument; NULL: it has none */
+	const char *help;     /* one line, no period */
+};
+
+/* What the user wrote behind the verb. */
+struct verb_arguments {
+	/* By row of the verb's options: NULL when not given, the argument, or "" for an option without one.
+	 */
+	const char *options[VERB_MAX_OPTIONS];
+	char **operands;
+	int nr_operands;
+};
+
+struct verb {
+	const char *name;
+	const char *operands; /* as help shows them: "SPEC" */
+	int min_operands, max_operands;
+	const char *summary; /* one line, no period */
+	const char *details; /* paragraphs for --help; NULL: none */
+	const struct verb_option *options;
+	int (*run)(const struct verb_arguments *arguments); /* returns an exit status */
+};
+
+/* Every verb, ended by NULL. */
+extern const struct verb *const verbs[];
+
+extern const struct verb verb_help, verb_info, verb_kinds, verb_version;
+
+/* The verb called `name`; NULL, after having said so, when there is none. */
+const struct verb *verb_find(const char *name);
+
+/* Parses argv (whose first entry is the verb) and runs the verb. Returns an exit status. */
+int verb_main(const struct verb *verb, int argc, char **argv);
+
+/* Prints the help of one verb, or of the whole command. */
+void verb_print_help(const struct verb *verb);
+void print_help(void);
+
+#endif

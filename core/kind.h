@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A kind of disk: its name, its grammar as a table, and how it is opened. The registry of all of them. */
+#ifndef PLATTER_CORE_KIND_H
+#define PLATTER_CORE_KIND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/disk.h"
+#include "core/error.h"
+#include "core/spec.h"
+
+enum spec_type {
+	SPEC_TEXT,     /* a path, URL, key: any characters when quoted */
+	SPEC_SIZE,     /* bytes: 4096, 64K, 1G */
+	SPEC_NUMBER,   /* a whole number */
+	SPEC_DURATION, /* in ns; text is ms unless it has a unit: ns us ms s */
+	SPEC_WORD,     /* one of `words` */
+	SPEC_FLAG,     /* option without a value: given or not */
+};
+
+enum spec_role {
+	SPEC_PARAMETER, /* stands in the body, in the order of the rows: kind:A:B */
+	SPEC_OPTION,    /* stands after the parameters: ;name or ;name=value */
+};
+
+/*
+ * One row of a kind's grammar; parser, printer, help, completion and the documentation check come from it.
+ *
+ * The text form of a node is
+ *
+ *     kind ":" parameter { separator parameter } { ";" option } [ ":" child | ":[" child { "," child } "]" ]
+ *
+ * A kind without parameters is kind { ";" option } ":" child.
+ */
+struct spec_field {
+	const char *name; /* as an option and in JSON */
+	enum spec_role role;
+	enum spec_type type;
+	bool required;            /* parameters only: may not be empty */
+	char separator;           /* parameters after the first: what stands before it; 0 means ':' */
+	const char *unit;         /* "bytes", "ms"; NULL: none */
+	const char *fallback;     /* default, as text in the same form; NULL: none (number 0, text NULL) */
+	uint64_t min, max;        /* numbers; max 0: no limit */
+	const char *const *words; /* SPEC_WORD: NULL-terminated */
+	const char *help;         /* one line, no period */
+};
+
+enum kind_children {
+	KIND_LEAF,         /* no child */
+	KIND_WRAPS,        /* one child: kind:...:SPEC */
+	KIND_JOINS,        /* a list: kind:...:[SPEC,SPEC] */
+};
+
+enum open_flags {
+	OPEN_READ_ONLY = 1 << 0, /* never written to; what cannot be opened so fails */
+};
+
+/* What a kind is given to open itself. */
+struct open_request {
+	const struct spec *spec;
+	unsigned flags;         /* enum open_flags */
+	struct disk **children; /* opened already, in the order of spec->children; become the node's with success */
+};
+
+struct disk_kind {
+	const char *name;    /* lower case letters, digits, '-' */
+	const char *summary; /* one line, no period */
+	enum kind_children children;
+	const struct spec_field *fields; /* ends with a row whose name is NULL */
+
+	/*
+	 * Flags for opening child `index`, given the node's own; NULL: the same. memdiff opens what is below
+	 * read-only, for instance.
+	 */
+	unsigned (*child_flags)(const struct spec *spec, unsigned index, unsigned flags);
+
+	/*
+	 * Opens the node. On success *out is published and owns the children; on failure nothing is left behind (no
+	 * file, lock, thread) and the children are still the caller's. May be called from any thread. The process may
+	 * fork after it and go on in the child: threads, loops and process-bound handles are made at the first request.
+	 * The error text need not name the kind: the caller puts that in front.
+	 */
+	int (*open)(const struct open_request *request, struct disk **out, struct error *err);
+};
+
+/* Every kind of this program, ended by NULL; defined once, in kinds.c (unit tests may define their own). */
+extern const struct disk_kind *const disk_kinds[];
+
+/* What a bare path (no "kind:") with this ending opens as. */
+struct path_ending {
+	const char *ending; /* ".vhd", any case */
+	const char *kind;   /* need not be in disk_kinds: then the error says so */
+	const char *option; /* flag option added, such as "ro"; NULL: none */
+};
+
+/* Ended by a row whose ending is NULL; a path with no such ending is a "file". */
+extern const struct path_ending disk_path_endings[];
+
+/* The kind a path without a known ending is opened as. */
+extern const char disk_path_kind[];
+
+/* The kind called `name`, or NULL. */
+const struct disk_kind *kind_find(const char *name);
+
+/* The known kind name nearest to `name`, or NULL when none is near. */
+const char *kind_nearest(const char *name);
+
+/* The row called `name`, or NULL. */
+const struct spec_field *kind_field(const struct disk_kind *kind, const char *name);
+
+/* The grammar as one line: "file:PATH[;direct][;create=SIZE]". To be freed with free(). */
+char *kind_grammar(const struct disk_kind *kind);
+
+/* The registry as JSON: an array of kinds with grammar, summary, fields. A new reference. */
+json_t *kinds_to_json(void);
+
+#endif

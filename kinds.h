@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The kinds of disk this program has, each defined in its own file; listed in kinds.c. */
+#ifndef PLATTER_KINDS_H
+#define PLATTER_KINDS_H
+
+#include "core/kind.h"
+
+extern const struct disk_kind file_kind;
+extern const struct disk_kind mem_kind;
+extern const struct disk_kind memdiff_kind;
+extern const struct disk_kind null_kind;
+extern const struct disk_kind readonly_kind;
+extern const struct disk_kind slice_kind;
+
+#endif

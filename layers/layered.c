@@ -1,0 +1,631 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A disk made of layers
+ *
+ * Layers are numbered from the top, 0, down. A block is given by the first layer from the top that holds it; what none
+ * holds is zero.
+ *
+ *   reading    walks down run by run: a layer says "the next n bytes are data / zero / absent", and only what is absent goes
+ *              to the next layer. `descent` remembers for each layer above how far it is known to be absent, so a layer is
+ *              asked once for each of its runs, however many runs the layers below have.
+ *   read cache what it lacks is read from below into private memory (the caller's may be changed by a guest meanwhile),
+ *              put into the cache where it is still absent, and copied to the caller. A fill that fails is no error.
+ *   writing    layer 0, and on while a layer is marked write-through. The first failure ends it.
+ *   sizes      the disk is as large as layer 0. Of layer i one sees what lies below the ends of all layers from 1 to i, and
+ *              below `cap`: the smallest size the disk ever had. So a child may be larger than its parent, and what
+ *              was cut off by a shrink does not come back from below after growing again.
+ *   following  as long as the disk was not resized itself it grows when layer 0 says it has grown through its children
+ *              (a base under a memdiff); it never shrinks with them: there is zero past the parent's end.
+ *
+ * Not done here: eviction, write-back, reading several layers at once.
+ */
+#include "layers/layer.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/kind.h"
+#include "core/node.h"
+
+#define FILL_PIECE (UINT64_C(1) << 20) /* bytes of private memory a cache fill takes at most */
+#define MAX_LAYERS 4096u
+#define INLINE_LAYERS 32u
+
+struct layered {
+	struct disk disk;
+	struct layer_place *places;
+	unsigned count;
+	_Atomic uint64_t cap;      /* bytes of the layers below 0 that may be seen */
+	_Atomic bool resized;      /* by disk_resize(): no longer follows the base */
+	_Atomic uint64_t unfilled; /* cache fills that failed */
+};
+
+static struct layered *layered_of(struct disk *d)
+{
+	return (struct layered *)d;
+}
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* How much of layer `i` can be seen, given how much of layer i - 1 can. */
+static uint64_t visible_below(struct layered *s, uint64_t above, unsigned i)
+{
+	struct layer *l = s->places[i].layer;
+
+	return min64(above, l->ops->size(l));
+}
+
+static uint64_t visible(struct layered *s, unsigned i)
+{
+	uint64_t bytes = atomic_load(&s->cap);
+
+	for (unsigned below = 1; below <= i; below++)
+		bytes = visible_below(s, bytes, below);
+	return i ? bytes : UINT64_MAX;
+}
+
+/* ------------------------------------------------------------------ walking down */
+
+/* One level of a walk: of layer `i`, [.., end) is to be found out, of which [.., visible) can be seen. */
+struct level {
+	uint64_t end;
+	uint64_t visible;
+};
+
+/*
+ * A walk over [position, end of level `top`) that starts at layer `top`. Invariant: level[top..depth] have falling ends, all
+ * above `position`; the layers top..depth-1 are absent from `position` to level[depth].end.
+ */
+struct descent {
+	struct layered *s;
+	struct level *level;
+	struct level inlined[INLINE_LAYERS + 1];
+	unsigned top, depth;
+	uint64_t position;
+};
+
+static int descent_begin(struct descent *w, struct layered *s, unsigned top, uint64_t offset,
+			 uint64_t length)
+{
+	w->s = s;
+	w->top = w->depth = top;
+	w->position = offset;
+	w->level = w->inlined;
+	if (s->count > INLINE_LAYERS) {
+		w->level = malloc((s->count + 1) * sizeof(*w->level));
+		if (!w->level)
+			return -ENOMEM;
+	}
+	w->level[top] = (struct level){offset + length, visible(s, top)};
+	return 0;
+}
+
+static void descent_end(struct descent *w)
+{
+	if (w->level != w->inlined)
+		free(w->level);
+}
+
+static bool descent_done(const struct descent *w)
+{
+	return w->position == w->level[w->top].end;
+}
+
+/* The layer to ask for the next run and how many bytes of it; NULL: zero, there is nothing below. */
+static struct layer *descent_ask(const struct descent *w, uint64_t *length)
+{
+	const struct level *at = &w->level[w->depth];
+
+	*length = at->end - w->position;
+	if (w->depth == w->s->count || w->position >= at->visible)
+		return NULL;
+	*length = min64(*length, at->visible - w->position);
+	return w->s->places[w->depth].layer;
+}
+
+/* The run is absent here: goes on below. */
+static void descent_down(struct descent *w, uint64_t length)
+{
+	const struct level *above = &w->level[w->depth++];
+	struct level *at = &w->level[w->depth];
+	uint64_t limit = w->depth == 1 ? atomic_load(&w->s->cap) : above->visible;
+
+	at->end = w->position + length;
+	at->visible = w->depth < w->s->count ? visible_below(w->s, limit, w->depth) : 0;
+}
+
+/* The run is settled: goes on after it, in the layer that is next to be asked there. */
+static void descent_over(struct descent *w, uint64_t length)
+{
+	w->position += length;
+	while (w->depth > w->top && w->position == w->level[w->depth].end)
+		w->depth--;
+}
+
+/* ------------------------------------------------------------------ reading */
+
+static int read_from(struct layered *s, unsigned top, const struct vec *v, uint64_t offset,
+		     const struct io *io);
+
+/* One piece of what a read cache lacks. */
+static int fill_piece(struct layered *s, unsigned cache, const struct vec *v, uint64_t offset,
+		      const struct io *io)
+{
+	struct layer *l = s->places[cache].layer;
+	struct io quiet = {.who = io->who};
+	void *memory;
+	int status;
+
+	if (posix_memalign(&memory, 4096, v->size))
+		return read_from(s, cache + 1, v, offset, io);
+	status = read_from(s, cache + 1, &VEC_FLAT(memory, v->size), offset, io);
+	if (!status) {
+		if (l->ops->fill(l, &VEC_FLAT(memory, v->size), offset, &quiet))
+			atomic_fetch_add_explicit(&s->unfilled, 1, memory_order_relaxed);
+		vec_scatter(v, 0, memory, v->size);
+	}
+	free(memory);
+	return status;
+}
+
+static int read_and_fill(struct layered *s, unsigned cache, const struct vec *v, uint64_t offset,
+			 const struct io *io)
+{
+	int status = 0;
+
+	for (uint64_t at = 0; at < v->size && !status;) {
+		uint64_t n = min64(v->size - at, FILL_PIECE);
+		struct vec piece = vec_slice(v, at, n);
+		status = fill_piece(s, cache, &piece, offset + at, io);
+		at += n;
+	}
+	return status;
+}
+
+/* The next run into the beginning of `rest`. */
+static int read_run(struct descent *w, const struct vec *rest, const struct io *io)
+{
+	struct layer_run run = {.presence = LAYER_ZERO};
+	struct layer *l = descent_ask(w, &run.length);
+	struct vec v = vec_slice(rest, 0, run.length);
+	int status = l ? l->ops->read(l, &v, w->position, &run, io) : 0;
+
+	if (status)
+		return status;
+	if (run.presence == LAYER_ABSENT && !w->s->places[w->depth].read_cache) {
+		descent_down(w, run.length);
+		return 0;
+	}
+	if (run.presence == LAYER_ABSENT) {
+		v = vec_slice(rest, 0, run.length);
+		status = read_and_fill(w->s, w->depth, &v, w->position, io);
+	} else if (run.presence == LAYER_ZERO) {
+		vec_zero(rest, 0, run.length);
+	}
+	descent_over(w, run.length);
+	return status;
+}
+
+static int read_from(struct layered *s, unsigned top, const struct vec *v, uint64_t offset,
+		     const struct io *io)
+{
+	struct descent w;
+	int status = descent_begin(&w, s, top, offset, v->size);
+
+	if (status)
+		return io_fail(io, status, "%s: no memory", s->disk.kind);
+	while (!status && !descent_done(&w)) {
+		uint64_t done = w.position - offset;
+		struct vec rest = vec_slice(v, done, v->size - done);
+		status = read_run(&w, &rest, io);
+	}
+	descent_end(&w);
+	return status;
+}
+
+static int layered_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	return read_from(layered_of(d), 0, v, offset, io);
+}
+
+/* ------------------------------------------------------------------ extents and prefetch */
+
+static unsigned extent_flags_of(const struct layer_run *run)
+{
+	return run->presence == LAYER_DATA ? run->extent_flags : EXTENT_ZERO | EXTENT_HOLE;
+}
+
+static int layered_extents(struct disk *d, struct extents *out, const struct io *io)
+{
+	struct descent w;
+	int status = descent_begin(&w, layered_of(d), 0, out->offset, out->end - out->offset);
+	bool more = true;
+
+	if (status)
+		return io_fail(io, status, "%s: no memory", d->kind);
+	while (more && !descent_done(&w)) {
+		struct layer_run run = {.presence = LAYER_ZERO};
+		struct layer *l = descent_ask(&w, &run.length);
+		status = l ? l->ops->map(l, w.position, run.length, &run, io) : 0;
+		if (status)
+			break;
+		if (run.presence == LAYER_ABSENT) {
+			descent_down(&w, run.length);
+			continue;
+		}
+		more = extents_add(out, run.length, extent_flags_of(&run));
+		descent_over(&w, run.length);
+	}
+	descent_end(&w);
+	return status;
+}
+
+/* Only a layer that says it has the data is told. */
+static int layered_prefetch(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
+{
+	struct descent w;
+	int status = descent_begin(&w, layered_of(d), 0, offset, length);
+
+	while (!status && !descent_done(&w)) {
+		struct layer_run run = {.presence = LAYER_ZERO};
+		struct layer *l = descent_ask(&w, &run.length);
+		status = l ? l->ops->map(l, w.position, run.length, &run, io) : 0;
+		if (status)
+			break;
+		if (run.presence == LAYER_ABSENT) {
+			descent_down(&w, run.length);
+			continue;
+		}
+		if (run.presence == LAYER_DATA && l->ops->prefetch)
+			status = l->ops->prefetch(l, w.position, run.length, io);
+		descent_over(&w, run.length);
+	}
+	descent_end(&w);
+	return status;
+}
+
+/* ------------------------------------------------------------------ writing */
+
+/* The part of [offset, offset + length) that layer `i` has room for. */
+static uint64_t clip(struct layered *s, unsigned i, uint64_t offset, uint64_t length)
+{
+	uint64_t size;
+
+	if (!i)
+		return length;
+	size = s->places[i].layer->ops->size(s->places[i].layer);
+	return offset >= size ? 0 : min64(length, size - offset);
+}
+
+static int layered_write(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	struct layered *s = layered_of(d);
+
+	for (unsigned i = 0;; i++) {
+		struct layer *l = s->places[i].layer;
+		struct vec part = vec_slice(v, 0, clip(s, i, offset, v->size));
+		int status = part.size ? l->ops->write(l, &part, offset, io) : 0;
+		if (status || !s->places[i].write_through)
+			return status;
+	}
+}
+
+typedef int clear_function(struct layer *l, uint64_t offset, uint64_t length, bool below_zero,
+			   const struct io *io);
+
+/* Splits the range where the layer below ends, since beyond it forgetting is enough. */
+static int clear_layer(struct layered *s, unsigned i, clear_function *clear, uint64_t offset,
+		       uint64_t length, const struct io *io)
+{
+	struct layer *l = s->places[i].layer;
+	uint64_t end = offset + length;
+	uint64_t seen = i + 1 < s->count ? visible(s, i + 1) : 0;
+	uint64_t split = seen > offset ? min64(seen, end) : offset;
+	int status = 0;
+
+	if (split > offset)
+		status = clear(l, offset, split - offset, false, io);
+	if (!status && split < end)
+		status = clear(l, split, end - split, true, io);
+	return status;
+}
+
+static int layered_write_zeroes(struct disk *d, uint64_t offset, uint64_t length,
+				const struct io *io)
+{
+	struct layered *s = layered_of(d);
+
+	for (unsigned i = 0;; i++) {
+		uint64_t n = clip(s, i, offset, length);
+		int status = n ? clear_layer(s, i, s->places[i].layer->ops->write_zeroes, offset, n, io)
+			       : 0;
+		if (status || !s->places[i].write_through)
+			return status;
+	}
+}
+
+static int layered_discard(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
+{
+	struct layered *s = layered_of(d);
+
+	for (unsigned i = 0;; i++) {
+		uint64_t n = clip(s, i, offset, length);
+		int status = n ? clear_layer(s, i, s->places[i].layer->ops->discard, offset, n, io) : 0;
+		if (status || !s->places[i].write_through)
+			return status;
+	}
+}
+
+static int layered_flush(struct disk *d, const struct io *io)
+{
+	struct layered *s = layered_of(d);
+
+	for (unsigned i = 0;; i++) {
+		struct layer *l = s->places[i].layer;
+		int status = l->ops->flush(l, io);
+		if (status || !s->places[i].write_through)
+			return status;
+	}
+}
+
+/* ------------------------------------------------------------------ size */
+
+static void lower_cap(struct layered *s, uint64_t size)
+{
+	uint64_t cap = atomic_load(&s->cap);
+
+	while (size < cap && !atomic_compare_exchange_weak(&s->cap, &cap, size))
+		;
+}
+
+static int layered_resize(struct disk *d, uint64_t size, const struct io *io)
+{
+	struct layered *s = layered_of(d);
+	int status = 0;
+
+	atomic_store(&s->resized, true);
+	if (size < disk_size(d))
+		lower_cap(s, size);
+	for (unsigned i = 0; !status; i++) {
+		struct layer *l = s->places[i].layer;
+		status = l->ops->resize(l, size, io);
+		if (!s->places[i].write_through)
+			break;
+	}
+	if (!status)
+		disk_set_size(d, size);
+	return status;
+}
+
+static uint64_t layered_child_resized(struct disk *d)
+{
+	struct layered *s = layered_of(d);
+	uint64_t size = disk_size(d);
+	struct layer *l;
+
+	if (atomic_load(&s->resized) || s->count < 2)
+		return size;
+	l = s->places[0].layer;
+	if (!l->ops->resize || visible(s, s->count - 1) <= size)
+		return size;
+	size = visible(s, s->count - 1);
+	return l->ops->resize(l, size, &io_plain) ? disk_size(d) : size;
+}
+
+/* ------------------------------------------------------------------ looking inside, closing */
+
+static void layered_describe(struct disk *d, json_t *object)
+{
+	struct layered *s = layered_of(d);
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < s->count; i++) {
+		const struct layer_place *place = &s->places[i];
+		struct layer *l = place->layer;
+		json_t *row = json_pack("{s:s, s:b, s:b, s:I}", "layer", l->kind, "read_cache",
+					place->read_cache, "write_through", place->write_through,
+					"size", (json_int_t)l->ops->size(l));
+		if (row && l->ops->describe)
+			l->ops->describe(l, row);
+		json_array_append_new(list, row);
+	}
+	json_object_set_new(object, "layers", list);
+	if (atomic_load(&s->unfilled))
+		json_object_set_new(object, "failed_fills",
+				    json_integer((json_int_t)atomic_load(&s->unfilled)));
+}
+
+static int layered_close(struct disk *d, bool abandoned, struct error *err)
+{
+	struct layered *s = layered_of(d);
+	int status = 0;
+
+	for (unsigned i = 0; i < s->count; i++) {
+		struct layer *l = s->places[i].layer;
+		int now = l->ops->close(l, abandoned, status ? NULL : err);
+		if (now && !status) {
+			status = now;
+			error_prefix(err, "layer %u", i);
+		}
+	}
+	free(s->places);
+	return status;
+}
+
+static const struct disk_ops layered_ops = {
+	.read = layered_read,
+	.write = layered_write,
+	.flush = layered_flush,
+	.discard = layered_discard,
+	.write_zeroes = layered_write_zeroes,
+	.extents = layered_extents,
+	.prefetch = layered_prefetch,
+	.resize = layered_resize,
+	.child_resized = layered_child_resized,
+	.describe = layered_describe,
+	.close = layered_close,
+};
+
+/* ------------------------------------------------------------------ making */
+
+/* Is layer `i` on the write path: the top, and on while the one above is write-through. */
+static bool on_write_path(const struct layer_place *places, unsigned i)
+{
+	while (i)
+		if (!places[--i].write_through)
+			return false;
+	return true;
+}
+
+static int check_place(const struct layer_place *places, unsigned count, unsigned i,
+		       bool read_only, struct error *err)
+{
+	const struct layer *l = places[i].layer;
+	uint32_t block = places[count - 1].layer->info.block_size;
+
+	if (places[i].read_cache && !l->ops->fill)
+		return error_set(err, -EINVAL, "layer %u (%s) cannot be a read cache", i, l->kind);
+	if (l->info.block_size != block)
+		return error_set(err, -EINVAL,
+				 "layer %u (%s) has blocks of %u bytes, the bottom layer of %u", i,
+				 l->kind, l->info.block_size, block);
+	if (places[i].write_through && (i + 1 == count || !on_write_path(places, i)))
+		return error_set(err, -EINVAL, "layer %u (%s): nothing to write through to", i,
+				 l->kind);
+	if (!read_only && on_write_path(places, i) && (l->info.flags & DISK_READ_ONLY))
+		return error_set(err, -EROFS, "layer %u (%s) is read-only, the disk is not", i,
+				 l->kind);
+	return 0;
+}
+
+static int check_places(const struct layer_place *places, unsigned count, bool read_only,
+			struct error *err)
+{
+	int status = 0;
+
+	if (!count)
+		return error_set(err, -EINVAL, "no layers");
+	if (count > MAX_LAYERS)
+		return error_set(err, -EINVAL, "%u layers are more than the limit of %u", count,
+				 MAX_LAYERS);
+	for (unsigned i = 0; i < count && !status; i++)
+		status = check_place(places, count, i, read_only, err);
+	return status;
+}
+
+/* What all layers of the write path must have for the disk to have it. */
+static const unsigned common_flags = DISK_FUA | DISK_FAST_ZERO | DISK_RESIZABLE;
+/* What one layer is enough for. */
+static const unsigned any_flags = DISK_ROTATIONAL | DISK_REMOVABLE;
+
+static void merge_discard(struct disk_info *info, const struct disk_info *layer)
+{
+	if (layer->discard < info->discard)
+		info->discard = layer->discard;
+	if (layer->discard_granularity > info->discard_granularity) {
+		info->discard_granularity = layer->discard_granularity;
+		info->discard_alignment = layer->discard_alignment;
+	}
+}
+
+static void merge_info(struct disk_info *info, const struct layer_place *places, unsigned count)
+{
+	*info = places[0].layer->info;
+	info->flags &= ~(unsigned)DISK_HAS_ID;
+	for (unsigned i = 0; i < count; i++) {
+		const struct disk_info *layer = &places[i].layer->info;
+		info->flags |= layer->flags & any_flags;
+		if (layer->physical_block_size > info->physical_block_size)
+			info->physical_block_size = layer->physical_block_size;
+		if ((layer->flags & ~info->flags) & DISK_HAS_ID) {
+			memcpy(info->id, layer->id, sizeof(info->id));
+			info->flags |= DISK_HAS_ID;
+		}
+		if (!on_write_path(places, i))
+			continue;
+		info->flags &= ~common_flags | layer->flags;
+		merge_discard(info, layer);
+	}
+}
+
+int layered_create(const char *kind, const struct layer_place *places, unsigned count,
+		   struct disk *const *children, unsigned nr_children, unsigned open_flags,
+		   struct disk **out, struct error *err)
+{
+	struct layered *s;
+	int status = check_places(places, count, open_flags & OPEN_READ_ONLY, err);
+
+	if (status)
+		return status;
+	s = disk_new(sizeof(*s), kind, &layered_ops, children, nr_children);
+	if (!s)
+		return error_set(err, -ENOMEM, "no memory");
+	s->places = reallocarray(NULL, count, sizeof(*places));
+	if (s->places) {
+		memcpy(s->places, places, count * sizeof(*places));
+		s->count = count;
+		atomic_store(&s->cap, UINT64_MAX);
+		for (unsigned i = 0; i < count; i++)
+			places[i].layer->bottom = i + 1 == count;
+		merge_info(&s->disk.info, places, count);
+		if (open_flags & OPEN_READ_ONLY)
+			s->disk.info.flags |= DISK_READ_ONLY;
+		status = disk_publish(&s->disk, places[0].layer->ops->size(places[0].layer), err);
+	} else {
+		status = error_set(err, -ENOMEM, "no memory");
+	}
+	if (status) {
+		free(s->places);
+		disk_drop_new(&s->disk);
+		return status;
+	}
+	*out = &s->disk;
+	return 0;
+}
+
+/* One stack of the new layer and those of a layered disk, whose shell is given up. */
+static int join(const char *kind, const struct layer_place *top, struct layered *below,
+		unsigned open_flags, struct disk **out, struct error *err)
+{
+	unsigned count = below->count + 1;
+	struct layer_place *places = calloc(count, sizeof(*places));
+	int status;
+
+	if (!places)
+		return error_set(err, -ENOMEM, "no memory");
+	places[0] = *top;
+	memcpy(places + 1, below->places, below->count * sizeof(*places));
+	/* what is on the old write path is not on the new one */
+	for (unsigned i = 1; i < count && !top->write_through; i++)
+		places[i].write_through = false;
+	status = layered_create(kind, places, count, below->disk.children, below->disk.nr_children,
+				open_flags, out, err);
+	free(places);
+	if (status)
+		return status;
+	free(below->places);
+	disk_drop_new(&below->disk);
+	return 0;
+}
+
+int layered_create_over(const char *kind, const struct layer_place *top, struct disk *below,
+			unsigned open_flags, struct disk **out, struct error *err)
+{
+	struct layer_place places[2] = {*top};
+	int status;
+
+	if (below->ops.read == layered_read && layered_of(below)->count < MAX_LAYERS)
+		return join(kind, top, layered_of(below), open_flags, out, err);
+	places[1].layer = disk_layer_create(below);
+	if (!places[1].layer)
+		return error_set(err, -ENOMEM, "no memory");
+	status = layered_create(kind, places, 2, &below, 1, open_flags, out, err);
+	if (status)
+		places[1].layer->ops->close(places[1].layer, true, NULL);
+	return status;
+}

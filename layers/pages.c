@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Pages come from arenas: 2 MiB of address space at a multiple of 2 MiB, so that a page's arena is found by masking its
+ * address. The first page of an arena holds the bits below, the others are handed out.
+ *
+ *     free bit   dirty bit   the page is
+ *        0           0       in use
+ *        1           0       free, never touched or given back: no memory behind it
+ *        1           1       free, memory still behind it: handed out first
+ *
+ * A pool has a few shards, each with its own lock and arenas; a thread allocates from the shard its index picks, so threads
+ * rarely meet. A page goes back to the shard its arena belongs to. Once a shard holds DIRTY_MAX dirty pages all of them
+ * are given back to the system, in runs; an arena without pages in use is unmapped, but for one a shard.
+ *
+ * Memory beyond the pages in use: one page in 512 for the bits, and the dirty pages. Large arenas could use huge pages, which
+ * makes filling faster; they are asked for only once a shard is so large that the one partly used huge page is lost in it.
+ */
+#include "layers/pages.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "core/node.h"
+#include "core/slots.h"
+
+#define ARENA_BYTES (UINT64_C(2) << 20)
+#define ARENA_PAGES (ARENA_BYTES / PAGE_BYTES)
+#define WORDS (ARENA_PAGES / 64)
+#define SHARDS 8u
+#define DIRTY_MAX 128u
+#define HUGE_AFTER 256u /* arenas of a shard */
+
+struct shard;
+
+struct arena {
+	struct shard *shard;
+	struct arena *next, *previous; /* among the shard's arenas with free pages */
+	struct arena *all_next, *all_previous;
+	unsigned nr_free, nr_dirty;
+	uint64_t free[WORDS];
+	uint64_t dirty[WORDS];
+};
+
+_Static_assert(sizeof(struct arena) <= PAGE_BYTES, "the bits fit in the first page");
+
+struct shard {
+	_Alignas(64) pthread_mutex_t lock; /* protects the shard and its arenas; no other lock, nothing waits under it */
+	struct arena *partial;             /* with free pages */
+	struct arena *all;
+	unsigned nr_arenas, nr_empty;
+	unsigned nr_dirty;
+	uint64_t nr_used;
+};
+
+struct page_pool {
+	struct shard shards[SHARDS];
+};
+
+struct page_pool *page_pool_create(void)
+{
+	struct page_pool *p = aligned_alloc(64, sizeof(*p));
+
+	if (!p)
+		return NULL;
+	memset(p, 0, sizeof(*p));
+	for (unsigned i = 0; i < SHARDS; i++)
+		pthread_mutex_init(&p->shards[i].lock, NULL);
+	return p;
+}
+
+void page_pool_destroy(struct page_pool *p)
+{
+	if (!p)
+		return;
+	for (unsigned i = 0; i < SHARDS; i++) {
+		struct arena *next;
+		for (struct arena *a = p->shards[i].all; a; a = next) {
+			next = a->all_next;
+			munmap(a, ARENA_BYTES);
+		}
+		pthread_mutex_destroy(&p->shards[i].lock);
+	}
+	free(p);
+}
+
+/* ------------------------------------------------------------------ lists */
+
+static void partial_add(struct shard *s, struct arena *a)
+{
+	a->previous = NULL;
+	a->next = s->partial;
+	if (a->next)
+		a->next->previous = a;
+	s->partial = a;
+}
+
+static void partial_remove(struct shard *s, struct arena *a)
+{
+	if (a->next)
+		a->next->previous = a->previous;
+	if (a->previous)
+		a->previous->next = a->next;
+	else
+		s->partial = a->next;
+}
+
+static void all_add(struct shard *s, struct arena *a)
+{
+	a->all_previous = NULL;
+	a->all_next = s->all;
+	if (a->all_next)
+		a->all_next->all_previous = a;
+	s->all = a;
+	s->nr_arenas++;
+}
+
+static void all_remove(struct shard *s, struct arena *a)
+{
+	if (a->all_next)
+		a->all_next->all_previous = a->all_previous;
+	if (a->all_previous)
+		a->all_previous->all_next = a->all_next;
+	else
+		s->all = a->all_next;
+	s->nr_arenas--;
+}
+
+/* ------------------------------------------------------------------ arenas */
+
+/* Twice the space is mapped and what lies outside the aligned half cut off. */
+static void *map_aligned(void)
+{
+	char *base = mmap(NULL, 2 * ARENA_BYTES, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before;
+
+	if (base == MAP_FAILED)
+		return NULL;
+	before = -(uintptr_t)base & (ARENA_BYTES - 1);
+	if (before)
+		munmap(base, before);
+	munmap(base + before + ARENA_BYTES, ARENA_BYTES - before);
+	return base + before;
+}
+
+static struct arena *arena_new(struct shard *s)
+{
+	struct arena *a = map_aligned();
+
+	if (!a)
+		return NULL;
+	madvise(a, ARENA_BYTES, s->nr_arenas >= HUGE_AFTER ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	a->shard = s;
+	a->nr_free = ARENA_PAGES - 1;
+	memset(a->free, 0xff, sizeof(a->free));
+	a->free[0] &= ~UINT64_C(1);
+	all_add(s, a);
+	partial_add(s, a);
+	s->nr_empty++;
+	return a;
+}
+
+static void arena_delete(struct shard *s, struct arena *a)
+{
+	partial_remove(s, a);
+	all_remove(s, a);
+	s->nr_empty--;
+	s->nr_dirty -= a->nr_dirty;
+	munmap(a, ARENA_BYTES);
+}
+
+/* The first bit set in `words`, which has one. */
+static unsigned first_bit(const uint64_t words[WORDS])
+{
+	unsigned w = 0;
+
+	while (!words[w])
+		w++;
+	return w * 64 + (unsigned)__builtin_ctzll(words[w]);
+}
+
+static void *arena_take(struct shard *s, struct arena *a)
+{
+	unsigned page = first_bit(a->nr_dirty ? a->dirty : a->free);
+	uint64_t bit = UINT64_C(1) << page % 64;
+
+	if (a->dirty[page / 64] & bit) {
+		a->dirty[page / 64] &= ~bit;
+		a->nr_dirty--;
+		s->nr_dirty--;
+	}
+	a->free[page / 64] &= ~bit;
+	if (a->nr_free-- == ARENA_PAGES - 1)
+		s->nr_empty--;
+	if (!a->nr_free)
+		partial_remove(s, a);
+	s->nr_used++;
+	return (char *)a + page * PAGE_BYTES;
+}
+
+/* Gives the dirty pages' memory back, a system call for each run of them. */
+static void arena_clean(struct arena *a)
+{
+	unsigned page = 0;
+
+	while (a->nr_dirty) {
+		unsigned begin;
+		while (!(a->dirty[page / 64] >> page % 64 & 1))
+			page++;
+		for (begin = page; page < ARENA_PAGES && (a->dirty[page / 64] >> page % 64 & 1); page++)
+			a->nr_dirty--;
+		madvise((char *)a + begin * PAGE_BYTES, (page - begin) * PAGE_BYTES, MADV_DONTNEED);
+	}
+	memset(a->dirty, 0, sizeof(a->dirty));
+}
+
+static void shard_clean(struct shard *s)
+{
+	for (struct arena *a = s->partial; a; a = a->next)
+		if (a->nr_dirty)
+			arena_clean(a);
+	s->nr_dirty = 0;
+}
+
+/* ------------------------------------------------------------------ pages */
+
+static struct shard *my_shard(struct page_pool *p)
+{
+	unsigned index = stat_thread_index ? stat_thread_index : stat_thread_assign();
+
+	return &p->shards[index % SHARDS];
+}
+
+void *page_alloc(struct page_pool *p)
+{
+	struct shard *s = my_shard(p);
+	struct arena *a;
+	void *page;
+
+	pthread_mutex_lock(&s->lock);
+	a = s->partial ? s->partial : arena_new(s);
+	page = a ? arena_take(s, a) : NULL;
+	pthread_mutex_unlock(&s->lock);
+	return page;
+}
+
+void page_free(struct page_pool *p, void *page)
+{
+	struct arena *a = (struct arena *)((uintptr_t)page & ~(uintptr_t)(ARENA_BYTES - 1));
+	unsigned index = (unsigned)(((uintptr_t)page & (ARENA_BYTES - 1)) / PAGE_BYTES);
+	struct shard *s = a->shard;
+
+	(void)p;
+	pthread_mutex_lock(&s->lock);
+	a->free[index / 64] |= UINT64_C(1) << index % 64;
+	a->dirty[index / 64] |= UINT64_C(1) << index % 64;
+	a->nr_dirty++;
+	s->nr_dirty++;
+	s->nr_used--;
+	if (!a->nr_free++)
+		partial_add(s, a);
+	if (a->nr_free == ARENA_PAGES - 1 && s->nr_empty++)
+		arena_delete(s, a);
+	else if (s->nr_dirty >= DIRTY_MAX)
+		shard_clean(s);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void page_pool_usage(struct page_pool *p, uint64_t *used, uint64_t *resident)
+{
+	*used = *resident = 0;
+	for (unsigned i = 0; i < SHARDS; i++) {
+		struct shard *s = &p->shards[i];
+		pthread_mutex_lock(&s->lock);
+		*used += s->nr_used * PAGE_BYTES;
+		*resident += (s->nr_used + s->nr_dirty + s->nr_arenas) * PAGE_BYTES;
+		pthread_mutex_unlock(&s->lock);
+	}
+}

@@ -1,0 +1,815 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The RAM layer: a radix tree of blocks in memory
+ *
+ * Space is cut into pages of 4 KiB, 512 of them to a leaf (2 MiB). A tree of nodes with 64 slots leads to the leaves. There
+ * is not one tree but one for each power of 64 leaves, as large as that: the tree of level k holds the leaves whose number
+ * needs k digits to the base of 64. So a small disk has short ways, a disk of 8 EiB costs nothing, and growing moves nothing.
+ *
+ *     slot      0        everything below it is absent
+ *               1        everything below it is zero
+ *               pointer  a node, or at the last level a leaf
+ *     leaf      entries of those pages that differ from `background` (absent or zero), in order, found by a bit map
+ *               with the number of bits before each word
+ *     entry     the address of the page's memory (0: none) and two bits for each of its eight 512-byte sectors:
+ *               data, zero; neither is absent
+ *
+ * Invariants
+ *   a slot goes from 0 or 1 to a pointer, or between 0 and 1, by compare-and-swap; a pointer stays until the layer is
+ *     closed. So ways are walked without a lock, and nodes are never freed under a reader.
+ *   a leaf's lock protects everything in the leaf and the bytes of its pages: shared to read, exclusive to change. Only
+ *     memory is copied under it. No two leaf locks are held at once; the page pool's locks are taken under it.
+ *   a page has memory exactly when one of its sectors is data; an entry without either bit and memory is taken out.
+ *   in the bottom layer nothing is recorded as zero: absent is as good and takes no space.
+ *   `size` is lowered before what lies beyond is dropped, and writers check it under the leaf's lock: nothing is left
+ *     beyond the end for a later growth to show.
+ *
+ * A write that is all zero within a page is recorded as zero; within a page that has memory, zero sectors written
+ * together with others are data, so that runs do not break into sectors.
+ *
+ * Memory over the bytes stored: 8 bytes an entry, 0.2 KiB a leaf, and one page in 512 in the page pool.
+ */
+#include "layers/layer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/spec.h"
+#include "core/wait.h"
+#include "layers/pages.h"
+
+#define SECTOR_SHIFT 9
+#define SECTOR_BYTES (1u << SECTOR_SHIFT)
+#define PAGE_SHIFT 12
+#define LEAF_SHIFT 21
+#define LEAF_BYTES (UINT64_C(1) << LEAF_SHIFT)
+#define LEAF_PAGES 512u
+#define LEAF_WORDS (LEAF_PAGES / 64)
+#define NODE_SHIFT 6
+#define NODE_SLOTS (1u << NODE_SHIFT)
+#define LEVELS 7u /* 64 to the 7th leaves are 2^63 bytes */
+
+#define SLOT_ABSENT ((uintptr_t)LAYER_ABSENT)
+#define SLOT_ZERO ((uintptr_t)LAYER_ZERO)
+
+_Static_assert(LAYER_ABSENT == 0 && LAYER_ZERO == 1, "slots without a pointer are presences");
+_Static_assert(PAGE_BYTES == 1u << PAGE_SHIFT, "pages of the pool are pages of the tree");
+
+struct leaf {
+	struct wait_rwlock lock;
+	uint64_t *entries;
+	uint16_t count, capacity;
+	uint8_t background; /* LAYER_ABSENT or LAYER_ZERO */
+	uint16_t before[LEAF_WORDS];
+	uint64_t has_entry[LEAF_WORDS];
+};
+
+struct node {
+	_Atomic uintptr_t slots[NODE_SLOTS];
+};
+
+struct ram {
+	struct layer layer;
+	_Atomic uintptr_t roots[LEVELS];
+	_Atomic uint64_t size;
+	struct page_pool *pool;
+	_Atomic uint64_t nr_nodes, nr_leaves, nr_entries; /* allocated, for ram_layer_usage() */
+};
+
+static struct ram *ram_of(struct layer *l)
+{
+	return (struct ram *)l;
+}
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* ------------------------------------------------------------------ entries */
+
+static inline void *entry_page(uint64_t entry)
+{
+	return (void *)(uintptr_t)(entry >> 16 << PAGE_SHIFT);
+}
+
+static inline uint8_t entry_data(uint64_t entry)
+{
+	return (uint8_t)entry;
+}
+
+static inline uint8_t entry_zero(uint64_t entry)
+{
+	return (uint8_t)(entry >> 8);
+}
+
+static inline uint64_t entry_make(const void *page, uint8_t data, uint8_t zero)
+{
+	return (uint64_t)(uintptr_t)page >> PAGE_SHIFT << 16 | (uint64_t)zero << 8 | data;
+}
+
+static enum presence entry_presence(uint64_t entry, unsigned sector)
+{
+	if (entry_data(entry) >> sector & 1)
+		return LAYER_DATA;
+	return entry_zero(entry) >> sector & 1 ? LAYER_ZERO : LAYER_ABSENT;
+}
+
+/* The entry of a page that has none of its own. */
+static uint64_t background_entry(const struct leaf *f)
+{
+	return entry_make(NULL, 0, f->background == LAYER_ZERO ? 0xff : 0);
+}
+
+static inline bool leaf_has(const struct leaf *f, unsigned page)
+{
+	return f->has_entry[page / 64] >> page % 64 & 1;
+}
+
+/* Where the page's entry stands, or would stand. */
+static inline unsigned leaf_rank(const struct leaf *f, unsigned page)
+{
+	uint64_t below = f->has_entry[page / 64] & ((UINT64_C(1) << page % 64) - 1);
+
+	return f->before[page / 64] + (unsigned)__builtin_popcountll(below);
+}
+
+static inline uint64_t leaf_entry(const struct leaf *f, unsigned page)
+{
+	return leaf_has(f, page) ? f->entries[leaf_rank(f, page)] : background_entry(f);
+}
+
+static int leaf_reserve(struct ram *r, struct leaf *f)
+{
+	unsigned capacity = f->capacity + f->capacity / 4u + 4;
+	uint64_t *entries;
+
+	if (f->count < f->capacity)
+		return 0;
+	if (capacity > LEAF_PAGES)
+		capacity = LEAF_PAGES;
+	entries = reallocarray(f->entries, capacity, sizeof(*entries));
+	if (!entries)
+		return -ENOSPC;
+	atomic_fetch_add_explicit(&r->nr_entries, capacity - f->capacity, memory_order_relaxed);
+	f->entries = entries;
+	f->capacity = (uint16_t)capacity;
+	return 0;
+}
+
+static void leaf_mark(struct leaf *f, unsigned page, bool present)
+{
+	f->has_entry[page / 64] ^= UINT64_C(1) << page % 64;
+	for (unsigned w = page / 64 + 1; w < LEAF_WORDS; w++)
+		f->before[w] = (uint16_t)(f->before[w] + (present ? 1 : -1));
+}
+
+/* Adds the entry of a page that has none; there is room. */
+static void leaf_insert(struct leaf *f, unsigned page, uint64_t entry)
+{
+	unsigned at = leaf_rank(f, page);
+
+	memmove(f->entries + at + 1, f->entries + at, (f->count - at) * sizeof(*f->entries));
+	f->entries[at] = entry;
+	f->count++;
+	leaf_mark(f, page, true);
+}
+
+static void leaf_remove(struct ram *r, struct leaf *f, unsigned page)
+{
+	unsigned at = leaf_rank(f, page);
+
+	f->count--;
+	memmove(f->entries + at, f->entries + at + 1, (f->count - at) * sizeof(*f->entries));
+	leaf_mark(f, page, false);
+	if (f->count)
+		return;
+	atomic_fetch_sub_explicit(&r->nr_entries, f->capacity, memory_order_relaxed);
+	free(f->entries);
+	f->entries = NULL;
+	f->capacity = 0;
+}
+
+/* Sets what a page is; taking an entry out cannot fail, a new one needs leaf_reserve() before. */
+static void leaf_set(struct ram *r, struct leaf *f, unsigned page, uint64_t entry)
+{
+	if (entry == background_entry(f)) {
+		if (leaf_has(f, page))
+			leaf_remove(r, f, page);
+	} else if (leaf_has(f, page)) {
+		f->entries[leaf_rank(f, page)] = entry;
+	} else {
+		leaf_insert(f, page, entry);
+	}
+}
+
+/* ------------------------------------------------------------------ the way to a leaf */
+
+/* How many digits to the base of 64 the leaf's number has, at least 1: its tree is roots[that - 1]. */
+static inline unsigned level_of(uint64_t leaf_number)
+{
+	return (63 - (unsigned)__builtin_clzll(leaf_number | 1)) / NODE_SHIFT + 1;
+}
+
+/*
+ * Walks to the leaf with this number as far as the way goes. Returns the slot's value; *shift: it stands for
+ * 1 << *shift leaves.
+ */
+static uintptr_t find_slot(struct ram *r, uint64_t leaf_number, unsigned *shift)
+{
+	unsigned level = level_of(leaf_number);
+	uintptr_t value = atomic_load_explicit(&r->roots[level - 1], memory_order_acquire);
+
+	*shift = level * NODE_SHIFT;
+	while (value > SLOT_ZERO && *shift) {
+		struct node *n = (struct node *)value;
+		*shift -= NODE_SHIFT;
+		value = atomic_load_explicit(&n->slots[leaf_number >> *shift & (NODE_SLOTS - 1)],
+					     memory_order_acquire);
+	}
+	return value;
+}
+
+static uintptr_t new_leaf(struct ram *r, uintptr_t background)
+{
+	struct leaf *f = calloc(1, sizeof(*f));
+
+	if (f) {
+		f->background = (uint8_t)background;
+		atomic_fetch_add_explicit(&r->nr_leaves, 1, memory_order_relaxed);
+	}
+	return (uintptr_t)f;
+}
+
+static uintptr_t new_node(struct ram *r, uintptr_t background)
+{
+	struct node *n = malloc(sizeof(*n));
+
+	if (!n)
+		return 0;
+	for (unsigned i = 0; i < NODE_SLOTS; i++)
+		atomic_init(&n->slots[i], background);
+	atomic_fetch_add_explicit(&r->nr_nodes, 1, memory_order_relaxed);
+	return (uintptr_t)n;
+}
+
+static void undo_new(struct ram *r, uintptr_t value, bool is_leaf)
+{
+	atomic_fetch_sub_explicit(is_leaf ? &r->nr_leaves : &r->nr_nodes, 1, memory_order_relaxed);
+	free((void *)value);
+}
+
+/*
+ * The node or leaf behind a slot, made if there is none yet; what it stood for becomes its background. 0: no memory.
+ * Sequentially consistent, for the size check (see the invariants).
+ */
+static uintptr_t slot_enter(struct ram *r, _Atomic uintptr_t *slot, bool is_leaf)
+{
+	uintptr_t value = atomic_load(slot);
+
+	while (value <= SLOT_ZERO) {
+		uintptr_t fresh = is_leaf ? new_leaf(r, value) : new_node(r, value);
+		if (!fresh)
+			return 0;
+		if (atomic_compare_exchange_strong(slot, &value, fresh))
+			return fresh;
+		undo_new(r, fresh, is_leaf);
+	}
+	return value;
+}
+
+static struct leaf *find_or_make_leaf(struct ram *r, uint64_t leaf_number)
+{
+	unsigned level = level_of(leaf_number), shift = level * NODE_SHIFT;
+	uintptr_t value = slot_enter(r, &r->roots[level - 1], false);
+
+	while (value && shift) {
+		struct node *n = (struct node *)value;
+		shift -= NODE_SHIFT;
+		value = slot_enter(r, &n->slots[leaf_number >> shift & (NODE_SLOTS - 1)], !shift);
+	}
+	return (struct leaf *)value;
+}
+
+/* ------------------------------------------------------------------ reading */
+
+/* A run being found: [offset, offset + length so far), of one presence. */
+struct scan {
+	const struct vec *v; /* NULL: only the presence is wanted */
+	uint64_t offset, end;
+	uint64_t position;
+	enum presence presence;
+	bool started;
+};
+
+/* Takes `length` bytes of one presence into the run; false when the run ends before them. */
+static bool scan_take(struct scan *s, enum presence presence, uint64_t length, const void *data)
+{
+	if (s->started && presence != s->presence)
+		return false;
+	s->started = true;
+	s->presence = presence;
+	length = min64(length, s->end - s->position);
+	if (presence == LAYER_DATA && s->v)
+		vec_scatter(s->v, s->position - s->offset, data, length);
+	s->position += length;
+	return s->position < s->end;
+}
+
+/* The end of the run of sectors like `sector`. */
+static unsigned sector_run(uint64_t entry, unsigned sector)
+{
+	enum presence presence = entry_presence(entry, sector);
+
+	do
+		sector++;
+	while (sector < 8 && entry_presence(entry, sector) == presence);
+	return sector;
+}
+
+static bool scan_page(struct scan *s, uint64_t entry)
+{
+	unsigned at = s->position & (PAGE_BYTES - 1);
+	const char *page = entry_page(entry);
+	bool more = true;
+
+	if (entry_data(entry) == 0xff)
+		return scan_take(s, LAYER_DATA, PAGE_BYTES - at, page + at);
+	while (more && at < PAGE_BYTES) {
+		unsigned sector = at >> SECTOR_SHIFT;
+		unsigned end = sector_run(entry, sector) << SECTOR_SHIFT;
+		more = scan_take(s, entry_presence(entry, sector), end - at, page ? page + at : NULL);
+		at = end;
+	}
+	return more;
+}
+
+/* How many pages from `page` on have no entry. */
+static unsigned bare_pages(const struct leaf *f, unsigned page)
+{
+	unsigned begin = page;
+
+	while (page < LEAF_PAGES) {
+		uint64_t has = f->has_entry[page / 64] >> page % 64;
+		if (has)
+			return page + (unsigned)__builtin_ctzll(has) - begin;
+		page = (page / 64 + 1) * 64;
+	}
+	return LEAF_PAGES - begin;
+}
+
+static bool scan_leaf(struct scan *s, const struct leaf *f)
+{
+	uint64_t leaf_end = (s->position | (LEAF_BYTES - 1)) + 1;
+	bool more = true;
+
+	while (more && s->position < leaf_end) {
+		unsigned page = s->position >> PAGE_SHIFT & (LEAF_PAGES - 1);
+		unsigned bare = bare_pages(f, page);
+		uint64_t inside = s->position & (PAGE_BYTES - 1);
+		if (bare)
+			more = scan_take(s, f->background, (uint64_t)bare * PAGE_BYTES - inside, NULL);
+		else
+			more = scan_page(s, f->entries[leaf_rank(f, page)]);
+	}
+	return more;
+}
+
+/* Finds, and with `v` copies, the first run of [offset, offset + length). */
+static void scan_run(struct ram *r, const struct vec *v, uint64_t offset, uint64_t length,
+		     struct layer_run *run)
+{
+	struct scan s = {.v = v, .offset = offset, .end = offset + length, .position = offset};
+	bool more = true;
+
+	while (more) {
+		unsigned shift;
+		uint64_t number = s.position >> LEAF_SHIFT;
+		uintptr_t value = find_slot(r, number, &shift);
+		if (value > SLOT_ZERO) {
+			struct leaf *f = (struct leaf *)value;
+			wait_rwlock_lock_shared(&f->lock);
+			more = scan_leaf(&s, f);
+			wait_rwlock_unlock_shared(&f->lock);
+		} else {
+			uint64_t end = ((number >> shift) + 1) << shift << LEAF_SHIFT;
+			more = scan_take(&s, (enum presence)value, end - s.position, NULL);
+		}
+	}
+	*run = (struct layer_run){.presence = s.presence, .length = s.position - offset};
+}
+
+static int ram_read(struct layer *l, const struct vec *v, uint64_t offset, struct layer_run *run,
+		    const struct io *io)
+{
+	(void)io;
+	scan_run(ram_of(l), v, offset, v->size, run);
+	return 0;
+}
+
+static int ram_map(struct layer *l, uint64_t offset, uint64_t length, struct layer_run *run,
+		   const struct io *io)
+{
+	(void)io;
+	scan_run(ram_of(l), NULL, offset, length, run);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ writing */
+
+/* Bits of the sectors of [begin, end) of a page. */
+static uint8_t sector_bits(unsigned begin, unsigned end)
+{
+	unsigned first = begin >> SECTOR_SHIFT, last = end >> SECTOR_SHIFT;
+
+	return (uint8_t)((1u << last) - (1u << first));
+}
+
+/* The sectors in `bits` become zero (or absent, which is as good in the bottom layer). */
+static int page_clear(struct ram *r, struct leaf *f, unsigned page, uint8_t bits, bool forget)
+{
+	uint64_t entry = leaf_entry(f, page);
+	uint8_t data = entry_data(entry) & (uint8_t)~bits;
+	uint8_t zero = forget ? entry_zero(entry) & (uint8_t)~bits : entry_zero(entry) | bits;
+	void *memory = entry_page(entry);
+	uint64_t now = entry_make(data ? memory : NULL, data, zero);
+
+	if (now != background_entry(f) && !leaf_has(f, page) && leaf_reserve(r, f))
+		return -ENOSPC;
+	leaf_set(r, f, page, now);
+	if (memory && !data)
+		page_free(r->pool, memory);
+	return 0;
+}
+
+/* The page's memory, made if it has none; the entry has room afterwards. */
+static void *page_memory(struct ram *r, struct leaf *f, unsigned page, uint64_t entry)
+{
+	void *memory = entry_page(entry);
+
+	if (memory)
+		return memory;
+	if (!leaf_has(f, page) && leaf_reserve(r, f))
+		return NULL;
+	return page_alloc(r->pool);
+}
+
+/* Writes the part of `v` from byte `from` that lies in [begin, end) of the page. */
+static int page_write(struct ram *r, struct leaf *f, unsigned page, unsigned begin, unsigned end,
+		      const struct vec *v, size_t from)
+{
+	uint64_t entry = leaf_entry(f, page);
+	uint8_t bits = sector_bits(begin, end);
+	char *memory;
+
+	if (vec_is_zero(v, from, end - begin))
+		return page_clear(r, f, page, bits, r->layer.bottom);
+	memory = page_memory(r, f, page, entry);
+	if (!memory)
+		return -ENOSPC;
+	vec_gather(v, from, memory + begin, end - begin);
+	leaf_set(r, f, page,
+		 entry_make(memory, entry_data(entry) | bits, entry_zero(entry) & (uint8_t)~bits));
+	return 0;
+}
+
+/* As page_write for those sectors only that are absent. */
+static int page_fill(struct ram *r, struct leaf *f, unsigned page, unsigned begin, unsigned end,
+		     const struct vec *v, size_t from)
+{
+	int status = 0;
+
+	while (begin < end && !status) {
+		uint64_t entry = leaf_entry(f, page);
+		unsigned sector = begin >> SECTOR_SHIFT;
+		unsigned stop = sector_run(entry, sector) << SECTOR_SHIFT;
+		if (stop > end)
+			stop = end;
+		if (entry_presence(entry, sector) == LAYER_ABSENT)
+			status = page_write(r, f, page, begin, stop, v, from);
+		from += stop - begin;
+		begin = stop;
+	}
+	return status;
+}
+
+typedef int page_function(struct ram *r, struct leaf *f, unsigned page, unsigned begin,
+			  unsigned end, const struct vec *v, size_t from);
+
+static int leaf_write(struct ram *r, struct leaf *f, page_function *write, const struct vec *v,
+		      size_t from, uint64_t offset, uint64_t length)
+{
+	int status = 0;
+
+	while (length && !status) {
+		unsigned begin = offset & (PAGE_BYTES - 1);
+		unsigned n = (unsigned)min64(PAGE_BYTES - begin, length);
+		unsigned page = offset >> PAGE_SHIFT & (LEAF_PAGES - 1);
+		status = write(r, f, page, begin, begin + n, v, from);
+		offset += n;
+		from += n;
+		length -= n;
+	}
+	return status;
+}
+
+/* Enters the leaf of `offset` for changing; checks the size as it is now. */
+static int lock_leaf(struct ram *r, uint64_t offset, uint64_t length, struct leaf **out)
+{
+	struct leaf *f = find_or_make_leaf(r, offset >> LEAF_SHIFT);
+
+	if (!f)
+		return -ENOSPC;
+	wait_rwlock_lock_exclusive(&f->lock);
+	if (offset + length > atomic_load(&r->size)) {
+		wait_rwlock_unlock_exclusive(&f->lock);
+		return -ERANGE;
+	}
+	*out = f;
+	return 0;
+}
+
+static int fail(struct ram *r, int status, const struct io *io)
+{
+	if (status == -ERANGE)
+		return io_fail(io, status, "ram: past the end, %" PRIu64 " bytes", atomic_load(&r->size));
+	return status ? io_fail(io, status, "ram: no memory left") : 0;
+}
+
+static int write_pages(struct ram *r, page_function *write, const struct vec *v, uint64_t offset,
+		       const struct io *io)
+{
+	int status = 0;
+
+	for (size_t done = 0; done < v->size && !status;) {
+		uint64_t at = offset + done;
+		uint64_t n = min64(LEAF_BYTES - (at & (LEAF_BYTES - 1)), v->size - done);
+		struct leaf *f;
+		status = lock_leaf(r, at, n, &f);
+		if (status)
+			break;
+		status = leaf_write(r, f, write, v, done, at, n);
+		wait_rwlock_unlock_exclusive(&f->lock);
+		done += n;
+	}
+	return fail(r, status, io);
+}
+
+static int ram_write(struct layer *l, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	return write_pages(ram_of(l), page_write, v, offset, io);
+}
+
+static int ram_fill(struct layer *l, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	return write_pages(ram_of(l), page_fill, v, offset, io);
+}
+
+/* ------------------------------------------------------------------ clearing */
+
+/* A range that becomes zero or absent. */
+struct clearing {
+	struct ram *r;
+	uint64_t begin, end; /* bytes */
+	uintptr_t to;        /* SLOT_ABSENT or SLOT_ZERO */
+	bool cut;            /* the end of the disk: not bound by the size */
+};
+
+static void free_memory(struct ram *r, struct leaf *f)
+{
+	for (unsigned i = 0; i < f->count; i++)
+		if (entry_page(f->entries[i]))
+			page_free(r->pool, entry_page(f->entries[i]));
+	atomic_fetch_sub_explicit(&r->nr_entries, f->capacity, memory_order_relaxed);
+	free(f->entries);
+}
+
+static void leaf_clear_all(struct ram *r, struct leaf *f, uintptr_t to)
+{
+	free_memory(r, f);
+	f->entries = NULL;
+	f->count = f->capacity = 0;
+	f->background = (uint8_t)to;
+	memset(f->before, 0, sizeof(f->before));
+	memset(f->has_entry, 0, sizeof(f->has_entry));
+}
+
+static int leaf_clear_pages(const struct clearing *c, struct leaf *f, uint64_t at, uint64_t end)
+{
+	int status = 0;
+
+	while (at < end && !status) {
+		unsigned begin = at & (PAGE_BYTES - 1);
+		unsigned n = (unsigned)min64(PAGE_BYTES - begin, end - at);
+		unsigned page = at >> PAGE_SHIFT & (LEAF_PAGES - 1);
+		status = page_clear(c->r, f, page, sector_bits(begin, begin + n), c->to == SLOT_ABSENT);
+		at += n;
+	}
+	return status;
+}
+
+static int leaf_clear(const struct clearing *c, struct leaf *f, uint64_t base)
+{
+	uint64_t at = c->begin > base ? c->begin : base;
+	uint64_t end = min64(c->end, base + LEAF_BYTES);
+	int status = 0;
+
+	wait_rwlock_lock_exclusive(&f->lock);
+	if (!c->cut && end > atomic_load(&c->r->size))
+		status = -ERANGE;
+	else if (at == base && end == base + LEAF_BYTES)
+		leaf_clear_all(c->r, f, c->to);
+	else
+		status = leaf_clear_pages(c, f, at, end);
+	wait_rwlock_unlock_exclusive(&f->lock);
+	return status;
+}
+
+static int slot_clear(const struct clearing *c, _Atomic uintptr_t *slot, unsigned shift, uint64_t base);
+
+/* Goes on in those children of a node that the range touches. */
+static int node_clear(const struct clearing *c, struct node *n, unsigned shift, uint64_t base)
+{
+	unsigned bytes_shift = shift - NODE_SHIFT + LEAF_SHIFT;
+	uint64_t first = c->begin > base ? (c->begin - base) >> bytes_shift : 0;
+	uint64_t last = min64((c->end - 1 - base) >> bytes_shift, NODE_SLOTS - 1);
+	int status = 0;
+
+	for (uint64_t i = first; i <= last && !status; i++)
+		status = slot_clear(c, &n->slots[i], shift - NODE_SHIFT, base + (i << bytes_shift));
+	return status;
+}
+
+/* `slot` stands for 1 << shift leaves from byte `base` on, of which the range touches some. */
+static int slot_clear(const struct clearing *c, _Atomic uintptr_t *slot, unsigned shift, uint64_t base)
+{
+	uint64_t last = base + ((UINT64_C(1) << shift << LEAF_SHIFT) - 1);
+	bool whole = c->begin <= base && c->end - 1 >= last;
+	uintptr_t value = atomic_load(slot);
+
+	while (value <= SLOT_ZERO) {
+		if (value == c->to)
+			return 0;
+		if (!whole) {
+			value = slot_enter(c->r, slot, !shift);
+			if (!value)
+				return -ENOSPC;
+		} else if (atomic_compare_exchange_strong(slot, &value, c->to)) {
+			return 0;
+		}
+	}
+	return shift ? node_clear(c, (struct node *)value, shift, base)
+		     : leaf_clear(c, (struct leaf *)value, base);
+}
+
+/* The first leaf of level k's tree; its slot also stands for lower numbers, which are never looked for there. */
+static uint64_t level_begin(unsigned k)
+{
+	return k ? UINT64_C(1) << k * NODE_SHIFT << LEAF_SHIFT : 0;
+}
+
+static int clear_range(const struct clearing *whole)
+{
+	int status = 0;
+
+	for (unsigned k = 0; k < LEVELS && !status; k++) {
+		struct clearing c = *whole;
+		uint64_t begin = level_begin(k);
+		unsigned shift = (k + 1) * NODE_SHIFT;
+		uint64_t end = shift + LEAF_SHIFT < 63 ? UINT64_C(1) << shift << LEAF_SHIFT : UINT64_MAX;
+		c.begin = c.begin > begin ? c.begin : begin;
+		c.end = min64(c.end, end);
+		if (c.begin < c.end)
+			status = slot_clear(&c, &c.r->roots[k], shift, 0);
+	}
+	return status;
+}
+
+/*
+ * Where a whole slot is set the size is not checked under a lock: what is recorded past a new end is zero or absent, which is
+ * what a growth must show there.
+ */
+static int ram_clear(struct layer *l, uint64_t offset, uint64_t length, bool below_zero,
+		     const struct io *io)
+{
+	struct ram *r = ram_of(l);
+	struct clearing c = {
+		.r = r,
+		.begin = offset,
+		.end = offset + length,
+		.to = below_zero || l->bottom ? SLOT_ABSENT : SLOT_ZERO,
+	};
+
+	return fail(r, clear_range(&c), io);
+}
+
+/* ------------------------------------------------------------------ the rest */
+
+static int ram_flush(struct layer *l, const struct io *io)
+{
+	(void)l;
+	(void)io;
+	return 0;
+}
+
+/* What is cut off is dropped after nobody can write there any more. */
+static int ram_resize(struct layer *l, uint64_t size, const struct io *io)
+{
+	struct ram *r = ram_of(l);
+	uint64_t old = atomic_exchange(&r->size, size);
+	struct clearing c = {.r = r, .begin = size, .end = old, .to = SLOT_ABSENT, .cut = true};
+
+	return size < old ? fail(r, clear_range(&c), io) : 0;
+}
+
+static uint64_t ram_size(struct layer *l)
+{
+	return atomic_load(&ram_of(l)->size);
+}
+
+void ram_layer_usage(struct layer *l, struct ram_usage *usage)
+{
+	struct ram *r = ram_of(l);
+	uint64_t resident;
+
+	page_pool_usage(r->pool, &usage->stored, &resident);
+	usage->total = resident + sizeof(*r) + atomic_load(&r->nr_nodes) * sizeof(struct node) +
+		       atomic_load(&r->nr_leaves) * sizeof(struct leaf) +
+		       atomic_load(&r->nr_entries) * sizeof(uint64_t);
+}
+
+static void ram_describe(struct layer *l, json_t *object)
+{
+	struct ram_usage u;
+
+	ram_layer_usage(l, &u);
+	json_object_set_new(object, "stored_bytes", json_integer((json_int_t)u.stored));
+	json_object_set_new(object, "memory_bytes", json_integer((json_int_t)u.total));
+}
+
+static void free_slot(struct ram *r, uintptr_t value, unsigned shift)
+{
+	if (value <= SLOT_ZERO)
+		return;
+	if (shift)
+		for (unsigned i = 0; i < NODE_SLOTS; i++)
+			free_slot(r, ((struct node *)value)->slots[i], shift - NODE_SHIFT);
+	else
+		free(((struct leaf *)value)->entries);
+	free((void *)value);
+}
+
+static int ram_close(struct layer *l, bool abandoned, struct error *err)
+{
+	struct ram *r = ram_of(l);
+
+	(void)abandoned;
+	(void)err;
+	for (unsigned k = 0; k < LEVELS; k++)
+		free_slot(r, r->roots[k], (k + 1) * NODE_SHIFT);
+	page_pool_destroy(r->pool);
+	free(r);
+	return 0;
+}
+
+static const struct layer_ops ram_ops = {
+	.read = ram_read,
+	.map = ram_map,
+	.write = ram_write,
+	.fill = ram_fill,
+	.write_zeroes = ram_clear,
+	.discard = ram_clear,
+	.flush = ram_flush,
+	.resize = ram_resize,
+	.size = ram_size,
+	.describe = ram_describe,
+	.close = ram_close,
+};
+
+struct layer *ram_layer_create(uint64_t size, uint32_t block_size, uint32_t physical_block_size)
+{
+	struct ram *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return NULL;
+	r->pool = page_pool_create();
+	if (!r->pool) {
+		free(r);
+		return NULL;
+	}
+	atomic_store(&r->size, size);
+	r->layer = (struct layer){
+		.ops = &ram_ops,
+		.kind = "ram",
+		.info = {
+			.block_size = block_size,
+			.physical_block_size = physical_block_size ? physical_block_size : block_size,
+			.discard_granularity = block_size > PAGE_BYTES ? block_size : PAGE_BYTES,
+			.discard = DISK_DISCARD_ZEROES,
+			.flags = DISK_FUA | DISK_FAST_ZERO | DISK_VOLATILE | DISK_RESIZABLE,
+		},
+	};
+	return &r->layer;
+}

@@ -1,0 +1,97 @@
+dnl SPDX-License-Identifier: BSD-3-Clause
+
+dnl PLATTER_CC_FLAGS(VARIABLE, FLAGS): appends to VARIABLE those FLAGS that the compiler knows.
+AC_DEFUN([PLATTER_CC_FLAGS], [
+  platter_save_CFLAGS=$CFLAGS
+  for platter_flag in m4_normalize([$2]); do
+    AC_MSG_CHECKING([whether $CC accepts $platter_flag])
+    CFLAGS="$platter_save_CFLAGS -Werror $platter_flag"
+    AC_COMPILE_IFELSE([AC_LANG_PROGRAM()],
+      [AC_MSG_RESULT([yes]); $1="$$1 $platter_flag"],
+      [AC_MSG_RESULT([no])])
+  done
+  CFLAGS=$platter_save_CFLAGS
+])
+
+dnl PLATTER_FOUND(WHAT, WORDS): a line of the summary.
+AC_DEFUN([PLATTER_FOUND], [platter_summary="$platter_summary
+  $1: $2"])
+
+dnl PLATTER_MISSING(WHAT, PACKAGE): a line of the summary for something that must be there.
+AC_DEFUN([PLATTER_MISSING], [
+  PLATTER_FOUND([$1], [MISSING: apt-get install $2])
+  platter_missing="$platter_missing $2"
+])
+
+dnl PLATTER_LIBRARY(PREFIX, MODULE, MINIMUM, PACKAGE): a library that must be there, by pkg-config.
+AC_DEFUN([PLATTER_LIBRARY], [
+  PKG_CHECK_MODULES([$1], [$2 >= $3],
+    [PLATTER_FOUND([$2], [`$PKG_CONFIG --modversion $2`])],
+    [PLATTER_MISSING([$2 >= $3], [$4])])
+])
+
+dnl PLATTER_SANITIZERS: --enable-sanitizers=LIST. Sets SANITIZER_FLAGS, and SANITIZER_PRELOAD to the runtime
+dnl library that a program built without them needs before it can load our plugin: "none" where that is no way
+dnl (clang's for threads cannot be preloaded), empty where nothing is needed.
+AC_DEFUN([PLATTER_SANITIZERS], [
+  AC_ARG_ENABLE([sanitizers],
+    [AS_HELP_STRING([--enable-sanitizers=LIST], [build with the compiler's sanitizers, for example
+      address,undefined or thread])],
+    [], [enable_sanitizers=no])
+  AS_IF([test "x$enable_sanitizers" = xyes], [enable_sanitizers=address,undefined])
+  SANITIZER_FLAGS= SANITIZER_PRELOAD=
+  AS_IF([test "x$enable_sanitizers" != xno], [
+    SANITIZER_FLAGS="-fsanitize=$enable_sanitizers -fno-omit-frame-pointer"
+    AS_CASE([,$enable_sanitizers,], [*,undefined,*],
+      [SANITIZER_FLAGS="$SANITIZER_FLAGS -fno-sanitize-recover=undefined"])
+    AC_MSG_CHECKING([whether $CC can build with $SANITIZER_FLAGS])
+    platter_save_CFLAGS=$CFLAGS
+    CFLAGS="$CFLAGS $SANITIZER_FLAGS"
+    AC_LINK_IFELSE([AC_LANG_PROGRAM()], [AC_MSG_RESULT([yes])],
+      [AC_MSG_RESULT([no])
+       AC_MSG_ERROR([$CC cannot build with -fsanitize=$enable_sanitizers: config.log says why])])
+    CFLAGS=$platter_save_CFLAGS
+    dnl gcc links the undefined-behaviour runtime to the plugin itself; clang leaves that to the program.
+    AS_CASE([$platter_cc:,$enable_sanitizers,],
+      [gcc:*,address,*], [platter_runtime=libasan.so],
+      [gcc:*,thread,*], [platter_runtime=libtsan.so],
+      [clang:*,address,*], [platter_runtime=libclang_rt.asan-$host_cpu.so],
+      [clang:*,thread,*], [platter_runtime=libclang_rt.tsan-$host_cpu.so],
+      [clang:*,undefined,*], [platter_runtime=libclang_rt.ubsan_standalone-$host_cpu.so],
+      [platter_runtime=])
+    AS_IF([test -n "$platter_runtime"], [
+      AC_MSG_CHECKING([whether other programs can preload $platter_runtime])
+      SANITIZER_PRELOAD=`$CC -print-file-name=$platter_runtime`
+      AS_IF([(LD_PRELOAD=$SANITIZER_PRELOAD; export LD_PRELOAD; exec /bin/true) >conftest.out 2>&1 &&
+          test ! -s conftest.out],
+        [AC_MSG_RESULT([yes])],
+        [AC_MSG_RESULT([no: nbdkit cannot load the plugin]); SANITIZER_PRELOAD=none])
+      rm -f conftest.out
+    ])
+  ])
+  AC_SUBST([SANITIZER_FLAGS])
+  AC_SUBST([SANITIZER_PRELOAD])
+  AC_SUBST([SANITIZERS], [$enable_sanitizers])
+])
+
+dnl PLATTER_FUZZING: --enable-fuzzing. Sets FUZZING_FLAGS and FUZZING_ENGINE, what fuzz targets are linked
+dnl with: libFuzzer where the compiler is clang, else our own main, which runs over files given to it.
+AC_DEFUN([PLATTER_FUZZING], [
+  AC_ARG_ENABLE([fuzzing],
+    [AS_HELP_STRING([--enable-fuzzing], [link the fuzz targets with libFuzzer (needs clang)])],
+    [], [enable_fuzzing=no])
+  FUZZING_FLAGS= FUZZING_ENGINE=
+  AS_IF([test "x$enable_fuzzing" != xno], [
+    AS_IF([test "$platter_cc" != clang],
+      [AC_MSG_ERROR([--enable-fuzzing needs clang: ./configure CC=clang --enable-fuzzing])])
+    AC_MSG_CHECKING([for libFuzzer])
+    FUZZING_ENGINE=`$CC -print-file-name=libclang_rt.fuzzer-$host_cpu.a`
+    AS_CASE([$FUZZING_ENGINE], [/*], [AC_MSG_RESULT([$FUZZING_ENGINE])],
+      [AC_MSG_ERROR([clang has no libFuzzer: apt-get install $pkg_libfuzzer])])
+    FUZZING_ENGINE="$FUZZING_ENGINE -lstdc++ -lm"
+    FUZZING_FLAGS=-fsanitize=fuzzer-no-link
+  ])
+  AC_SUBST([FUZZING_FLAGS])
+  AC_SUBST([FUZZING_ENGINE])
+  AM_CONDITIONAL([FUZZING], [test "x$enable_fuzzing" != xno])
+])
