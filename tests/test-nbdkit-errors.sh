@@ -18,6 +18,9 @@ refused() {
 }
 daemon() { (nbdkit_with_plugin -U refused.sock -P pid "$1") </dev/null; }
 
+# try_nbdkit ARG...: starts it and stops it at once, if it starts.
+try_nbdkit() { (nbdkit_with_plugin -U try.sock "$@" --run true) </dev/null; }
+
 test_missing() {
   refused file:no-such-file.img "no-such-file.img" "No such file"
   refused no-such-file.img "no-such-file.img" "No such file"
@@ -62,7 +65,7 @@ test_second_writer() {
 # One server cannot be two writers either.
 test_twice() {
   truncate -s 1M disk.img
-  (fails nbdkit_with_plugin -f -U s.sock a=file:disk.img b=file:disk.img) >out 2>&1
+  fails try_nbdkit a=file:disk.img b=file:disk.img >out 2>&1
   cat out
   grep -q "export 'b'.*locked" out
 }
@@ -70,7 +73,7 @@ test_twice() {
 # What was opened before the failure is closed again: the next server can have it.
 test_nothing_left() {
   truncate -s 1M disk.img
-  (fails nbdkit_with_plugin -f -U s.sock a=file:disk.img b=file:missing) >out 2>&1
+  fails try_nbdkit a=file:disk.img b=file:missing >out 2>&1
   start_nbdkit file:disk.img
 }
 

@@ -5,6 +5,9 @@
 need nbdkit nbdkit
 need nbdinfo libnbd-bin
 
+# try_nbdkit ARG...: starts it and stops it at once, if it starts.
+try_nbdkit() { (nbdkit_with_plugin -U try.sock "$@" --run true) </dev/null; }
+
 # opened_how FILE: "r" or "w", as the server has it open.
 opened_how() {
   local fd flags
@@ -74,7 +77,7 @@ test_file_is_read_only() {
   [[ $(id -u) = 0 ]] || {
     truncate -s 1M disk.img
     chmod 444 disk.img
-    (fails nbdkit_with_plugin -f -U s.sock file:disk.img) >out 2>&1
+    fails try_nbdkit file:disk.img >out 2>&1
     cat out
     start_nbdkit -r file:disk.img
     [[ $(nbdinfo --size "$nbd_uri") = 1048576 ]]
@@ -87,7 +90,7 @@ test_file_is_read_only() {
   at_exit umount "$tmp/here"
   cp --sparse=always disk.img here/
   mount -o remount,ro here
-  (fails nbdkit_with_plugin -f -U s.sock file:here/disk.img) >out 2>&1
+  fails try_nbdkit file:here/disk.img >out 2>&1
   cat out
   grep -q 'Read-only file system' out
   start_nbdkit -r file:here/disk.img
@@ -96,7 +99,7 @@ test_file_is_read_only() {
 }
 
 test_create() {
-  (fails nbdkit_with_plugin -f -r -U s.sock 'file:disk.img;create=1M') >out 2>&1
+  fails try_nbdkit -r 'file:disk.img;create=1M' >out 2>&1
   cat out
   [[ ! -e disk.img ]]
 }
