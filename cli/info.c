@@ -118,30 +118,92 @@ static bool ends_with(const char *word, const char *ending)
 	return length >= end && strcmp(word + length - end, ending) == 0;
 }
 
-static void print_integer(const char *key, json_int_t value)
+/* "stored_bytes" is "stored", since the unit stands behind the value. */
+static void print_key(const char *key)
 {
-	char text[BYTES_TEXT_MAX];
+	size_t length = strlen(key);
 
-	if (value >= 0 && (ends_with(key, "bytes") || ends_with(key, "size")))
-		printf("%s", print_bytes((uint64_t)value, text));
-	else
-		printf("%" JSON_INTEGER_FORMAT "%s", value,
-		       ends_with(key, "_ns")   ? " ns"
-		       : ends_with(key, "_ms") ? " ms"
-					       : "");
+	if (ends_with(key, "_bytes"))
+		length -= strlen("_bytes");
+	else if (ends_with(key, "_ns") || ends_with(key, "_ms"))
+		length -= strlen("_ns");
+	for (size_t i = 0; i < length; i++)
+		putchar(key[i] == '_' ? ' ' : key[i]);
 }
 
-static void print_value(const char *key, const json_t *value)
+static void print_integer(const char *key, json_int_t value)
 {
-	if (json_is_string(value)) {
-		printf("%s", json_string_value(value));
-	} else if (json_is_integer(value)) {
-		print_integer(key, json_integer_value(value));
-	} else if (json_is_boolean(value)) {
-		printf("%s", json_is_true(value) ? "yes" : "no");
-	} else {
-		json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+	static const char *const bytes[] = {"bytes", "size", "offset", "length"};
+	char text[BYTES_TEXT_MAX];
+
+	for (size_t i = 0; value >= 0 && i < sizeof(bytes) / sizeof(bytes[0]); i++) {
+		if (ends_with(key, bytes[i])) {
+			printf("%s", print_bytes((uint64_t)value, text));
+			return;
+		}
 	}
+	printf("%" JSON_INTEGER_FORMAT "%s", value,
+	       ends_with(key, "_ns")   ? " ns"
+	       : ends_with(key, "_ms") ? " ms"
+				       : "");
+}
+
+static void print_value(const char *key, json_t *value);
+
+/* One line for an object inside of a node: "layer ram, size 1 GiB, ..."; what is false is left out. */
+static void print_object(json_t *object)
+{
+	const char *key, *comma = "";
+	json_t *value;
+
+	json_object_foreach(object, key, value)
+	{
+		if (json_is_false(value))
+			continue;
+		printf("%s", comma);
+		print_key(key);
+		if (!json_is_true(value)) {
+			putchar(' ');
+			print_value(key, value);
+		}
+		comma = ", ";
+	}
+}
+
+static void print_value(const char *key, json_t *value)
+{
+	if (json_is_string(value))
+		printf("%s", json_string_value(value));
+	else if (json_is_integer(value))
+		print_integer(key, json_integer_value(value));
+	else if (json_is_boolean(value))
+		printf("%s", json_is_true(value) ? "yes" : "no");
+	else if (json_is_object(value))
+		print_object(value);
+	else
+		json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+}
+
+/* A fact of the node; a list takes a line for each entry. */
+static void print_fact(const char *lead, const char *key, json_t *value)
+{
+	json_t *entry;
+	size_t i;
+
+	printf("%s  ", lead);
+	print_key(key);
+	if (!json_is_array(value)) {
+		printf(": ");
+		print_value(key, value);
+	} else {
+		printf(":");
+		json_array_foreach(value, i, entry)
+		{
+			printf("\n%s    ", lead);
+			print_value(key, entry);
+		}
+	}
+	printf("\n");
 }
 
 /* `file  1 GiB, block 512 bytes, read-only` */
@@ -168,18 +230,17 @@ static void print_tree(json_t *node, const char *lead)
 	const char *key;
 	size_t i;
 
+	char *side;
+
 	print_node_line(node);
+	if (asprintf(&side, "%s%s", lead, nr_children > 0 ? "│" : " ") < 0)
+		return;
 	json_object_foreach(node, key, value)
 	{
-		if (is_common(key))
-			continue;
-		printf("%s%s  ", lead, nr_children > 0 ? "│" : " ");
-		for (const char *p = key; *p != '\0'; p++)
-			putchar(*p == '_' ? ' ' : *p);
-		printf(": ");
-		print_value(key, value);
-		printf("\n");
+		if (!is_common(key))
+			print_fact(side, key, value);
 	}
+	free(side);
 	json_array_foreach(children, i, child)
 	{
 		bool last = i + 1 == nr_children;

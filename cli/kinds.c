@@ -98,32 +98,28 @@ static int print_all(void)
 	for (size_t i = 0; disk_kinds[i]; i++)
 		if (print_kind_line(disk_kinds[i]) != STATUS_OK)
 			return STATUS_FAILURE;
-	printf("\nA path without a kind in front opens as %s:", disk_path_kind);
+	printf("\nA path without a kind in front opens as %s", disk_path_kind);
 	for (const struct path_ending *e = disk_path_endings; e->ending; e++)
-		printf("%s one that ends in %s as %s%s%s", e == disk_path_endings ? ";" : ",", e->ending,
-		       e->kind, e->option != NULL ? ";" : "", e->option ? e->option : "");
-	printf(".\nA name with ':', ';', ',' or the like in it stands in double quotes. 'platter kinds NAME' "
-	       "tells more.\n");
+		printf(", one that ends in %s as %s%s%s", e->ending, e->kind, e->option ? ";" : "",
+		       e->option ? e->option : "");
+	printf(".\nA path in which there is one of : ; , [ ] or a blank can be written in double quotes.\n"
+	       "'platter kinds NAME' tells more of a kind.\n");
 	return STATUS_OK;
 }
 
 /* ------------------------------------------------------------------ as JSON */
 
-/* The array, or only its entry for `kind`. */
+/* The array, or one with only the entry of `kind`. Entries are in the order of the registry. */
 static json_t *to_json(const struct disk_kind *kind)
 {
-	json_t *all = kinds_to_json();
+	json_t *all = kinds_to_json(), *one;
+	size_t i = 0;
+
 	if (!all || !kind)
 		return all;
-
-	json_t *one = json_array(), *entry;
-	size_t i;
-	json_array_foreach(all, i, entry)
-	{
-		const char *name = json_string_value(json_object_get(entry, "name"));
-		if (name && strcmp(name, kind->name) == 0)
-			json_array_append(one, entry);
-	}
+	while (disk_kinds[i] != kind)
+		i++;
+	one = json_pack("[O?]", json_array_get(all, i));
 	json_decref(all);
 	return one;
 }

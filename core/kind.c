@@ -141,14 +141,20 @@ const char *field_label(const struct spec_field *field, char buffer[FIELD_LABEL_
 	return buffer;
 }
 
-/* [KEY] when what follows needs its place held, [:KEY] when it may be left out with its separator. */
+bool kind_parameter_may_go(const struct disk_kind *kind, unsigned index)
+{
+	return kind_rest_optional(kind, index) && index != kind_next_parameter(kind, 0) &&
+	       (kind->children == KIND_LEAF || kind_separator(&kind->fields[index]) != ':');
+}
+
+/* [KEY] when its place must be held, [:KEY] when it may be left out with its separator. */
 static void put_parameters(FILE *out, const struct disk_kind *kind)
 {
 	unsigned first = kind_next_parameter(kind, 0);
 
 	for (unsigned i = first; kind->fields[i].name; i = kind_next_parameter(kind, i + 1)) {
 		const struct spec_field *field = &kind->fields[i];
-		bool may_go = kind->children == KIND_LEAF && kind_rest_optional(kind, i) && i != first;
+		bool may_go = kind_parameter_may_go(kind, i);
 
 		if (may_go)
 			fputc('[', out);
@@ -249,7 +255,7 @@ static json_t *kind_to_json(const struct disk_kind *kind)
 	};
 	CLEANUP_TEXT char *grammar = kind_grammar(kind);
 
-	return json_pack("{ss ss ss? ss so}", "kind", kind->name, "summary", kind->summary, "grammar", grammar,
+	return json_pack("{ss ss ss? ss so}", "name", kind->name, "summary", kind->summary, "grammar", grammar,
 			 "children", children[kind->children], "fields", fields_to_json(kind));
 }
 

@@ -31,14 +31,17 @@ enum spec_role {
  *
  *     kind ":" parameter { separator parameter } { ";" option } [ ":" child | ":[" child { "," child } "]" ]
  *
- * A kind without parameters is kind { ";" option } ":" child.
+ * A kind without parameters is kind { ";" option } ":" child, or, without a child, kind ":" { ";" option }.
+ * A parameter that is not required may be empty; at the end it may be missing with its separator, unless a
+ * child after a ':' could be taken for it. tests/test-kinds.c checks the tables.
  */
 struct spec_field {
 	const char *name; /* as an option and in JSON */
 	enum spec_role role;
 	enum spec_type type;
 	bool required;            /* parameters only: may not be empty */
-	char separator;           /* parameters after the first: what stands before it; 0 means ':' */
+	char separator;           /* parameters after the first: what stands before it; 0 means ':'. Not ',' before an
+	                             optional one of a kind without child: in a list that ends the member */
 	const char *unit;         /* "bytes", "ms"; NULL: none */
 	const char *fallback;     /* default, as text in the same form; NULL: none (number 0, text NULL) */
 	uint64_t min, max;        /* numbers; max 0: no limit */
@@ -76,10 +79,11 @@ struct disk_kind {
 	unsigned (*child_flags)(const struct spec *spec, unsigned index, unsigned flags);
 
 	/*
-	 * Opens the node. On success *out is published and owns the children; on failure nothing is left behind (no
-	 * file, lock, thread) and the children are still the caller's. May be called from any thread. The process may
-	 * fork after it and go on in the child: threads, loops and process-bound handles are made at the first request.
-	 * The error text need not name the kind: the caller puts that in front.
+	 * Opens the node. On success *out is published and owns the children; on failure nothing is left
+	 * behind (no file, lock, thread) and the children are still the caller's. May be called from any
+	 * thread. The process may fork after it and go on in the child: threads, loops and process-bound
+	 * handles are made at the first request. The error text need not name the kind: the caller puts
+	 * that in front.
 	 */
 	int (*open)(const struct open_request *request, struct disk **out, struct error *err);
 };

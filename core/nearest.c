@@ -19,8 +19,8 @@ static int same(char a, char b)
 }
 
 /*
- * Edits (insert, delete, replace, swap two neighbours) that make `a` into `b`, which are not longer than MAX_WORD.
- * rows[i % 3][j] is the distance between the first i characters of `a` and the first j of `b`.
+ * Edits (insert, delete, replace, swap two neighbours) that make `a` into `b`, which are not longer than
+ * MAX_WORD. rows[i % 3][j] is the distance between the first i characters of `a` and the first j of `b`.
  */
 static unsigned distance(const char *a, size_t a_length, const char *b, size_t b_length)
 {

@@ -10,8 +10,6 @@
 
 #include "core/spec-internal.h"
 
-#define BLANKS " \t\r\n"
-
 static void close_fd(int *fd)
 {
 	if (*fd >= 0)
@@ -119,11 +117,11 @@ static int parse_content(char *text, const struct spec_place *place, struct spec
 {
 	size_t length = strlen(text);
 
-	while (length && strchr(BLANKS, text[length - 1]))
+	while (length && strchr(SPEC_BLANKS, text[length - 1]))
 		text[--length] = '\0';
 	if (!length)
 		return error_set(err, -EINVAL, "it is empty: expected a spec");
-	if (text[strspn(text, BLANKS)] == '{')
+	if (text[strspn(text, SPEC_BLANKS)] == '{')
 		return parse_json_text(text, place, out, err);
 	return spec_parse_text(text, length, place, out, err);
 }

@@ -25,8 +25,8 @@ struct spec_budget {
 };
 
 /*
- * A piece of text or JSON within the whole: what the caller gave, a string in JSON, a file. Lives on the stack of the
- * function that reads it, so that `outer` is the way back.
+ * A piece of text or JSON within the whole: what the caller gave, a string in JSON, a file. Lives on the
+ * stack of the function that reads it, so that `outer` is the way back.
  */
 struct spec_place {
 	struct spec_budget *budget;
@@ -34,12 +34,15 @@ struct spec_place {
 	const char *file;               /* its name when it is a file, else NULL */
 	dev_t dev;                      /* of the file */
 	ino_t ino;
-	unsigned depth;  /* nodes above it */
+	unsigned depth;   /* nodes above it */
 	bool own_columns; /* nodes begin where they stand in this text; else all of them at `column` */
 	size_t column;
 };
 
-/* Parses all of `text`. Errors name the column; `place` says the rest. */
+/* What may stand around the spec in a file. */
+#define SPEC_BLANKS " \t\r\n"
+
+/* Parses all of `text`, which in a file may begin with blanks. Errors name the column; `place` says the rest. */
 int spec_parse_text(const char *text, size_t length, const struct spec_place *place, struct spec **out,
 		    struct error *err);
 
@@ -87,6 +90,12 @@ char kind_separator(const struct spec_field *field);
 /* True when no parameter from row `index` on is required. */
 bool kind_rest_optional(const struct disk_kind *kind, unsigned index);
 
+/*
+ * True when the parameter and all after it may be left out, with their separators: they are optional, and
+ * what comes next cannot be taken for one of them.
+ */
+bool kind_parameter_may_go(const struct disk_kind *kind, unsigned index);
+
 /* The row as it is called in grammar and errors: "SIZE", "create=SIZE". */
 #define FIELD_LABEL_MAX 256
 const char *field_label(const struct spec_field *field, char buffer[FIELD_LABEL_MAX]);
@@ -96,8 +105,8 @@ const char *field_label(const struct spec_field *field, char buffer[FIELD_LABEL_
 const char *field_form(const struct spec_field *field, char buffer[FIELD_FORM_MAX]);
 
 /*
- * The characters that end the text of row `index`, when it is not quoted. The row behind the last one stands for the
- * name of an option.
+ * The characters that end the text of row `index`, when it is not quoted. The row behind the last one
+ * stands for the name of an option.
  */
 #define VALUE_ENDS_MAX 12
 void kind_value_ends(const struct disk_kind *kind, unsigned index, bool in_list, char ends[VALUE_ENDS_MAX]);

@@ -2,11 +2,12 @@
 /*
  * Specs as JSON:
  *
- *     {"kind": "crypt", "cipher": "xts-aes-256", "keyfile": "k", "holes": "zero", "spec": {"kind": "mem", "size": 1048576}}
+ *     {"kind": "crypt", "cipher": "xts-aes-256", "keyfile": "k", "spec": {"kind": "mem", "size": 1048576}}
  *
- * A member is a row of the kind, called as the row. The disk below is "spec", a list of them "specs"; each of them may
- * also be a string that holds a spec as text. A flag is true or false. A number may be a JSON integer or the text that
- * stands in a spec ("1G"). A text that is not UTF-8, which JSON has no strings for, is {"bytes": "hexadecimal"}.
+ * A member is a row of the kind, called as the row. The disk below is "spec", a list of them "specs"; each
+ * of them may also be a string that holds a spec as text. A flag is true or false. A number may be a JSON
+ * integer or the text that stands in a spec ("1G"). A text that is not UTF-8, which JSON has no strings
+ * for, is {"bytes": "hexadecimal"}.
  */
 #include "core/spec.h"
 
@@ -60,6 +61,12 @@ static int fail_at(const struct json_path *path, int status, struct error *err)
 	return status;
 }
 
+/* Callers can make strings that hold a NUL, which would end the text early. */
+static bool is_text(const json_t *json)
+{
+	return json_is_string(json) && strlen(json_string_value(json)) == json_string_length(json);
+}
+
 /* "a string" and the like, for "found ..."; short ones in full. */
 static const char *describe(const json_t *json, char buffer[SPEC_ECHO_MAX])
 {
@@ -69,6 +76,10 @@ static const char *describe(const json_t *json, char buffer[SPEC_ECHO_MAX])
 		[JSON_NULL] = "null",
 	};
 
+	if (json_is_array(json) && !json_array_size(json))
+		return "an empty array";
+	if (json_is_string(json) && !is_text(json))
+		return "a string with a NUL character";
 	if (!json_is_integer(json))
 		return types[json_typeof(json)];
 	snprintf(buffer, SPEC_ECHO_MAX, "%" JSON_INTEGER_FORMAT, json_integer_value(json));
@@ -134,12 +145,6 @@ static int read_bytes(const json_t *json, const struct json_path *path, char **o
 		return status;
 	error_set(err, -EINVAL, "\"bytes\" must be pairs of hexadecimal digits, none of them 00");
 	return fail_at(path, -EINVAL, err);
-}
-
-/* Callers can make strings that hold a NUL, which would end the text early. */
-static bool is_text(const json_t *json)
-{
-	return json_is_string(json) && strlen(json_string_value(json)) == json_string_length(json);
 }
 
 /* The value as a user would type it. */

@@ -26,8 +26,8 @@
  *
  * Where a plain text ends
  *
- * There is no set of special characters. A text ends where something else can begin, and what can begin depends on
- * where it stands; all other characters belong to it, backslashes, blanks and colons too.
+ * There is no set of special characters. A text ends where something else can begin, and what can begin
+ * depends on where it stands; all other characters belong to it, backslashes, blanks and colons too.
  *
  *   an option can always follow                               ;
  *   the next member of a list or its end: inside [ ] only     ,  ]
@@ -36,18 +36,19 @@
  *   follow may be missing), and after options                 :
  *   in a file: the end of the line                            \n  \r
  *
- * So file:/a:b and file:/a,b name the files that they seem to name, crypt:aes:/a:b is key /a over the disk b, and the
- * comma that ends the member in layers:[file:/a,b] needs quotes to be part of a name: layers:[file:"/a,b"]. The rule is one
- * function, kind_value_ends(), which the printer asks too; quotes are printed only where it says they are needed.
+ * So file:/a:b and file:/a,b name the files that they seem to name, crypt:aes:/a:b is key /a over the disk
+ * b, and the comma that ends the member in layers:[file:/a,b] needs quotes to be part of a name:
+ * layers:[file:"/a,b"]. The rule is one function, kind_value_ends(), which the printer asks too; quotes are
+ * printed only where it says they are needed.
  *
- * Parameters that are not required may be empty, and at the end of a kind without child may be missing. A text in
- * quotes is always given, even if it is empty.
+ * Parameters that are not required may be empty, and at the end of a kind without child may be missing. A
+ * text in quotes is always given, even if it is empty.
  *
  * Cost
  *
- * One pass, one character of look-ahead but for WORD, which is read once more as a path. Recursion goes with the depth
- * of the tree, which is limited, as are the nodes and the bytes, those of files included (struct spec_budget). An
- * error counts lines and columns once per text it passes through.
+ * One pass, one character of look-ahead but for WORD, which is read once more as a path. Recursion goes
+ * with the depth of the tree, which is limited, as are the nodes and the bytes, those of files included
+ * (struct spec_budget). An error counts lines and columns once per text it passes through.
  */
 #include "core/spec.h"
 
@@ -728,8 +729,6 @@ static int read_spec(struct reader *r, unsigned depth, struct spec **out)
 	char ends[VALUE_ENDS_MAX] = ":";
 	size_t length;
 
-	if (depth > SPEC_MAX_DEPTH)
-		return refuse(r, r->next, "more than %d disks inside each other", SPEC_MAX_DEPTH);
 	if (begins_path(r->next))
 		return read_path(r, depth, out);
 	if (*r->next == '@')
@@ -765,8 +764,11 @@ int spec_parse_text(const char *text, size_t length, const struct spec_place *pl
 		.text = text, .end = text + length, .next = text, .place = place, .err = err,
 	};
 	CLEANUP_SPEC struct spec *s = NULL;
-	int status = read_spec(&r, place->depth + 1, &s);
+	int status;
 
+	if (place->file)
+		r.next += strspn(text, SPEC_BLANKS);
+	status = read_spec(&r, place->depth + 1, &s);
 	if (!status && *r.next)
 		status = expected(&r, "the end of the spec");
 	if (status && !place->file)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The canonical text of a tree. What the parser would not read back as it is stands in quotes; what ends a text is
- * asked of the same function that the parser asks. Texts are printed as if inside a list, so that what is printed can be
- * put into one, and between the commas of a command line.
+ * The canonical text of a tree. What the parser would not read back as it is stands in quotes; what ends a
+ * text is asked of the same function that the parser asks. Texts are printed as if inside a list, so that
+ * what is printed can be put into one, and between the commas of a command line.
  */
 #include "core/spec.h"
 
@@ -77,7 +77,7 @@ static void put_parameters(FILE *out, const struct spec *s)
 	if (!kind->fields[first].name && kind->children == KIND_LEAF)
 		fputc(':', out);
 	for (unsigned i = first; kind->fields[i].name; i = kind_next_parameter(kind, i + 1)) {
-		if (i != first && kind->children == KIND_LEAF && !any_given(s, i))
+		if (kind_parameter_may_go(kind, i) && !any_given(s, i))
 			return;
 		fputc(i == first ? ':' : kind_separator(&kind->fields[i]), out);
 		if (s->values[i].given)

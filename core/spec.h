@@ -27,15 +27,17 @@ struct spec {
 	struct spec_value *values; /* one per row of kind->fields, same order */
 	struct spec **children;
 	unsigned nr_children;
-	size_t column; /* where the node, or the "json:" or "@FILE" it came from, began in the text, from 1; 0: no text */
+	size_t column; /* where it, or the "json:" or "@FILE" it came from, began in the text, from 1; 0: no text */
 };
 
 #define CLEANUP_SPEC __attribute__((cleanup(spec_cleanup)))
 
 /*
- * Parses `text`: a spec, "json:{...}" or "@FILE". Every value is checked against its row (type, limits, words).
- * On failure `err` points at the column, says what was expected and what was found, and offers the nearest right word.
- * Nothing is opened but the FILE of "@FILE". 0 or a negative errno (-EINVAL for a malformed spec).
+ * Parses `text`: a spec, "json:{...}" or "@FILE". Every value is checked against its row (type, limits,
+ * words). On failure `err` points at the column, says what was expected and what was found, and offers the
+ * nearest right word. Nothing is opened but the FILE of "@FILE". 0 or a negative errno: -EINVAL for a
+ * malformed spec, that of the failed call for a FILE that cannot be read, -ELOOP or -EFBIG for files that
+ * name each other without end or are too large.
  */
 int spec_parse(const char *text, struct spec **out, struct error *err);
 
@@ -81,9 +83,9 @@ bool spec_given(const struct spec *s, const char *name);
 /* ------------------------------------------------------------------ sizes, times, numbers */
 
 /*
- * Parses a size in bytes: digits (decimal, or 0x hexadecimal) with an optional unit, any case: K M G T P E, each
- * alone, with B, or with iB, powers of 1024; or B. The whole text must be one size. -ERANGE when it does not fit
- * in 64 bits, -EINVAL when it is no size; `err` (may be NULL) says which.
+ * Parses a size in bytes: digits (decimal, or 0x hexadecimal) with an optional unit, any case: K M G T P E,
+ * each alone, with B, or with iB, powers of 1024; or B. The whole text must be one size. -ERANGE when it
+ * does not fit in 64 bits, -EINVAL when it is no size; `err` (may be NULL) says which.
  */
 int size_parse(const char *text, uint64_t *out, struct error *err);
 

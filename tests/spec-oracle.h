@@ -6,8 +6,8 @@
 #include "core/spec.h"
 
 /*
- * Prints the tree as text, as JSON, as "json:", as a string in JSON; reads each back, which must give an equal tree that
- * prints alike. NULL when all is well, else what is not.
+ * Prints the tree as text, as JSON, as "json:", as a string in JSON; reads each back, which must give an
+ * equal tree that prints alike. NULL when all is well, else what is not.
  */
 const char *spec_fault(const struct spec *s);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The spec parser, over the registry of toys: whatever parses must print, and read back, as the same tree. "@FILE" is
- * refused through the budget, so that no file is read whose name the fuzzer made up; that code is tested by test-spec.
+ * The spec parser, over the registry of toys: whatever parses must print, and read back, as the same tree.
+ * "@FILE" is refused through the budget, so that no file is read whose name the fuzzer made up; that code
+ * is tested by test-spec.
  */
 #include <stdint.h>
 #include <stdio.h>
