@@ -16,7 +16,8 @@
  *
  * The size is the file's when it is opened. If somebody else shortens the file, reads past its end fail and say so; they never
  * return zeroes. Growing and shrinking through disk_resize() excludes writers (size_lock), which could
- * otherwise lengthen a file that was just cut.
+ * otherwise lengthen a file that was just cut. Reads do without the lock; one that meets the end of the file tries again
+ * under it, to tell our own resize (-ERANGE, or the file has grown again) from somebody else.
  */
 #include "kinds.h"
 
@@ -55,7 +56,7 @@ struct file {
 	_Atomic bool no_dsync;       /* RWF_DSYNC is not known here */
 	_Atomic bool no_zero_range;  /* ZERO_RANGE is not known here */
 	_Atomic int sync_failed;     /* status of the flush that failed for good */
-	struct wait_rwlock size_lock; /* shared: changes the content; exclusive: changes the size. Held across I/O */
+	struct wait_rwlock size_lock; /* shared: needs the size to stay; exclusive: changes it. Held across I/O */
 };
 
 static struct file *file_of(struct disk *d)
@@ -102,13 +103,50 @@ static bool is_final(int status)
 
 /* ------------------------------------------------------------------ reading and writing */
 
+/* Holds the size as it is until release_size(), which is not called after a failure. */
+static int hold_size(struct file *f, uint64_t offset, uint64_t length, const struct io *io)
+{
+	wait_rwlock_lock_shared(&f->size_lock);
+	if (offset + length <= disk_size(&f->disk))
+		return 0;
+	wait_rwlock_unlock_shared(&f->size_lock);
+	return io_fail(io, -ERANGE, "'%s': past the end", f->path);
+}
+
+/* Returns `status`. */
+static int release_size(struct file *f, int status)
+{
+	wait_rwlock_unlock_shared(&f->size_lock);
+	return status;
+}
+
+/* What every change begins with; release_size() ends it. */
+static int begin_change(struct file *f, uint64_t offset, uint64_t length, const struct io *io)
+{
+	if (atomic_load_explicit(&f->sync_failed, memory_order_relaxed))
+		return refuse_after_sync_failure(f, io);
+	return hold_size(f, offset, length, io);
+}
+
+static int read_again(struct file *f, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	int status = hold_size(f, offset, v->size, io);
+
+	if (status)
+		return status;
+	status = file_read(f->fd, v, offset, &f->alignment);
+	if (status == -ENXIO)
+		return release_size(f, fail_shrunk(f, io));
+	return release_size(f, status ? fail(f, "read", offset, v->size, status, io) : 0);
+}
+
 static int file_disk_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct file *f = file_of(d);
 	int status = file_read(f->fd, v, offset, &f->alignment);
 
 	if (status == -ENXIO)
-		return fail_shrunk(f, io);
+		return read_again(f, v, offset, io);
 	return status ? fail(f, "read", offset, v->size, status, io) : 0;
 }
 
@@ -140,23 +178,6 @@ static int write_durably(struct file *f, const struct vec *v, uint64_t offset, c
 	return status ? fail(f, "write", offset, v->size, status, io) : sync_now(f, io);
 }
 
-/* What every change begins with: shared with other changes, after the last resize. */
-static int begin_change(struct file *f, uint64_t offset, uint64_t length, const struct io *io)
-{
-	if (atomic_load_explicit(&f->sync_failed, memory_order_relaxed))
-		return refuse_after_sync_failure(f, io);
-	wait_rwlock_lock_shared(&f->size_lock);
-	if (offset + length <= disk_size(&f->disk))
-		return 0;
-	wait_rwlock_unlock_shared(&f->size_lock);
-	return io_fail(io, -ERANGE, "'%s': past the end", f->path);
-}
-
-static int end_change(struct file *f, int status)
-{
-	wait_rwlock_unlock_shared(&f->size_lock);
-	return status;
-}
 
 static int file_disk_write(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
@@ -166,11 +187,11 @@ static int file_disk_write(struct disk *d, const struct vec *v, uint64_t offset,
 	if (status)
 		return status;
 	if (io->flags & IO_FUA)
-		return end_change(f, write_durably(f, v, offset, io));
+		return release_size(f, write_durably(f, v, offset, io));
 	status = file_write(f->fd, v, offset, 0, &f->alignment);
 	if (status)
 		status = fail(f, "write", offset, v->size, status, io);
-	return end_change(f, status);
+	return release_size(f, status);
 }
 
 static int file_flush(struct disk *d, const struct io *io)
@@ -207,7 +228,7 @@ static int finish_range(struct file *f, const char *what, uint64_t offset, uint6
 		status = fail(f, what, offset, length, status, io);
 	else if (io->flags & IO_FUA)
 		status = sync_now(f, io);
-	return end_change(f, status);
+	return release_size(f, status);
 }
 
 static int file_discard(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
@@ -261,7 +282,7 @@ static int file_write_zeroes(struct disk *d, uint64_t offset, uint64_t length, c
 	status = zero_fast(f, offset, length, io->flags & IO_MAY_UNMAP);
 	if (status != -EOPNOTSUPP || (io->flags & IO_FAST_ONLY))
 		return finish_range(f, "zeroing", offset, length, status, io);
-	end_change(f, 0);
+	release_size(f, 0);
 	return disk_write_zeroes_slowly(d, offset, length, io);
 }
 
@@ -338,11 +359,16 @@ static int file_extents(struct disk *d, struct extents *out, const struct io *io
 		extents_add(out, out->end - out->offset, EXTENT_DATA);
 		return 0;
 	}
-	status = check_not_shrunk(f, out, io);
+	status = hold_size(f, out->offset, out->end - out->offset, io);
 	if (status)
 		return status;
+	status = check_not_shrunk(f, out, io);
+	if (status)
+		return release_size(f, status);
 	status = aio_offload(call_seek, &s);
-	return status ? fail(f, "extents", out->offset, out->end - out->offset, status, io) : 0;
+	if (status)
+		status = fail(f, "extents", out->offset, out->end - out->offset, status, io);
+	return release_size(f, status);
 }
 
 static int file_prefetch(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
@@ -505,12 +531,16 @@ static int make_file(struct opening *o)
 static int open_descriptor(struct opening *o)
 {
 	struct file *f = o->f;
+	int status;
 
 	f->fd = open(f->path, open_flags_of(o), 0666);
 	if (f->fd < 0)
 		return explain_open(o, errno);
-	if (spec_given(o->spec, "create") && make_file(o))
-		return o->err->status;
+	if (spec_given(o->spec, "create")) {
+		status = make_file(o);
+		if (status)
+			return status;
+	}
 	if (fstat(f->fd, &o->st))
 		return error_set_errno(o->err, -errno, "'%s'", f->path);
 	if (S_ISDIR(o->st.st_mode))
@@ -633,7 +663,7 @@ static int find_size(struct opening *o)
 		  o->f->path, o->size, block);
 	if (!o->f->is_device)
 		error_hint(o->err, "truncate -s %%%" PRIu32 " FILE rounds it up", block);
-	return o->err->status;
+	return -EINVAL;
 }
 
 static uint32_t physical_block(const struct opening *o)

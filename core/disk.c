@@ -343,10 +343,18 @@ void disk_set_size(struct disk *d, uint64_t size)
 		changed = update_size(d, NULL);
 }
 
+/* A time further away than the clock goes is never. */
+static uint64_t deadline_after(uint64_t timeout_ns)
+{
+	uint64_t now = now_ns();
+
+	return timeout_ns < WAIT_FOREVER - now ? now + timeout_ns : WAIT_FOREVER;
+}
+
 int disk_wait_resize(struct disk *d, uint64_t known, uint64_t timeout_ns, uint64_t *size)
 {
 	unsigned cancels = atomic_load(&d->resize_cancels);
-	uint64_t deadline = timeout_ns == WAIT_FOREVER ? 0 : now_ns() + timeout_ns;
+	uint64_t deadline = deadline_after(timeout_ns);
 
 	for (;;) {
 		uint32_t seen = wait_signal_count(&d->resized);
@@ -357,7 +365,7 @@ int disk_wait_resize(struct disk *d, uint64_t known, uint64_t timeout_ns, uint64
 			return 0;
 		if (atomic_load(&d->resize_cancels) != cancels)
 			return -ECANCELED;
-		if (timeout_ns != WAIT_FOREVER) {
+		if (deadline != WAIT_FOREVER) {
 			uint64_t now = now_ns();
 			if (now >= deadline)
 				return -ETIMEDOUT;

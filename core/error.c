@@ -13,7 +13,7 @@ static char *format_text(const char *format, va_list args)
 	return vasprintf(&text, format, args) < 0 ? NULL : text;
 }
 
-/* Replaces the text by a combination of itself (%1$s) and `extra` (%2$s); keeps it where memory runs out. */
+/* Replaces the text by the parts in a row, of which one may be the text itself; keeps it where memory runs out. */
 static void combine(struct error *err, const char *first, const char *between, const char *second,
 		    const char *after)
 {
@@ -25,16 +25,23 @@ static void combine(struct error *err, const char *first, const char *between, c
 	err->text = text;
 }
 
+/* The old text may be among `args`: it goes last. */
+static void replace(struct error *err, int status, const char *format, va_list args)
+{
+	char *text = format_text(format, args);
+
+	error_clear(err);
+	*err = (struct error){.status = status, .text = text};
+}
+
 int error_set(struct error *err, int status, const char *format, ...)
 {
 	va_list args;
 
 	if (!err)
 		return status;
-	error_clear(err);
-	err->status = status;
 	va_start(args, format);
-	err->text = format_text(format, args);
+	replace(err, status, format, args);
 	va_end(args);
 	return status;
 }
@@ -45,10 +52,8 @@ int error_set_errno(struct error *err, int status, const char *format, ...)
 
 	if (!err)
 		return status;
-	error_clear(err);
-	err->status = status;
 	va_start(args, format);
-	err->text = format_text(format, args);
+	replace(err, status, format, args);
 	va_end(args);
 	if (err->text)
 		combine(err, err->text, ": ", strerror(-status), "");

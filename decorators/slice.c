@@ -112,7 +112,7 @@ static int check_window(const struct slice *s, struct disk *child, struct error 
 static void adapt_info(struct slice *s)
 {
 	struct disk_info *info = &s->disk.info;
-	uint32_t granularity = info->discard_granularity;
+	uint64_t granularity = info->discard_granularity; /* 64 bits: sums of two may not fit in 32 */
 
 	info->discard_alignment = (uint32_t)((info->discard_alignment + granularity -
 					      s->offset % granularity) % granularity);

@@ -12,8 +12,9 @@
  *              put into the cache where it is still absent, and copied to the caller. A fill that fails is no error.
  *   writing    layer 0, and on while a layer is marked write-through. The first failure ends it.
  *   sizes      the disk is as large as layer 0. Of layer i one sees what lies below the ends of all layers from 1 to i, and
- *              below `cap`: the smallest size the disk ever had. So a child may be larger than its parent, and what
- *              was cut off by a shrink does not come back from below after growing again.
+ *              below `cap`: the smallest size the disk ever had since it was first resized itself. So a child may be
+ *              larger than its parent, and what was cut off by a shrink, or never was inside, does not come from
+ *              below after growing.
  *   following  as long as the disk was not resized itself it grows when layer 0 says it has grown through its children
  *              (a base under a memdiff); it never shrinks with them: there is zero past the parent's end.
  *
@@ -39,6 +40,7 @@ struct layered {
 	unsigned count;
 	_Atomic uint64_t cap;      /* bytes of the layers below 0 that may be seen */
 	_Atomic bool resized;      /* by disk_resize(): no longer follows the base */
+	struct wait_mutex resizing; /* changes of the size, one at a time; held across I/O, before resize_lock */
 	_Atomic uint64_t unfilled; /* cache fills that failed */
 };
 
@@ -383,38 +385,55 @@ static void lower_cap(struct layered *s, uint64_t size)
 		;
 }
 
-static int layered_resize(struct disk *d, uint64_t size, const struct io *io)
+static int resize_layers(struct layered *s, uint64_t size, const struct io *io)
 {
-	struct layered *s = layered_of(d);
 	int status = 0;
 
-	atomic_store(&s->resized, true);
-	if (size < disk_size(d))
-		lower_cap(s, size);
 	for (unsigned i = 0; !status; i++) {
 		struct layer *l = s->places[i].layer;
 		status = l->ops->resize(l, size, io);
 		if (!s->places[i].write_through)
 			break;
 	}
-	if (!status)
-		disk_set_size(d, size);
 	return status;
 }
 
+static int layered_resize(struct disk *d, uint64_t size, const struct io *io)
+{
+	struct layered *s = layered_of(d);
+	int status;
+
+	wait_mutex_lock(&s->resizing);
+	atomic_store(&s->resized, true);
+	lower_cap(s, min64(size, disk_size(d)));
+	status = resize_layers(s, size, io);
+	if (!status)
+		disk_set_size(d, size);
+	wait_mutex_unlock(&s->resizing);
+	return status;
+}
+
+static uint64_t follow_base(struct layered *s)
+{
+	uint64_t size = disk_size(&s->disk), base = visible(s, s->count - 1);
+	struct layer *l = s->places[0].layer;
+
+	if (atomic_load(&s->resized) || !l->ops->resize || base <= size)
+		return size;
+	return l->ops->resize(l, base, &io_plain) ? size : base;
+}
+
+/* May not wait; whoever holds the lock is about to end the following anyway. */
 static uint64_t layered_child_resized(struct disk *d)
 {
 	struct layered *s = layered_of(d);
-	uint64_t size = disk_size(d);
-	struct layer *l;
+	uint64_t size;
 
-	if (atomic_load(&s->resized) || s->count < 2)
-		return size;
-	l = s->places[0].layer;
-	if (!l->ops->resize || visible(s, s->count - 1) <= size)
-		return size;
-	size = visible(s, s->count - 1);
-	return l->ops->resize(l, size, &io_plain) ? disk_size(d) : size;
+	if (s->count < 2 || !wait_mutex_trylock(&s->resizing))
+		return disk_size(d);
+	size = follow_base(s);
+	wait_mutex_unlock(&s->resizing);
+	return size;
 }
 
 /* ------------------------------------------------------------------ looking inside, closing */
@@ -490,6 +509,8 @@ static int check_place(const struct layer_place *places, unsigned count, unsigne
 
 	if (places[i].read_cache && !l->ops->fill)
 		return error_set(err, -EINVAL, "layer %u (%s) cannot be a read cache", i, l->kind);
+	if (places[i].read_cache && i + 1 == count)
+		return error_set(err, -EINVAL, "layer %u (%s): nothing below it to cache", i, l->kind);
 	if (l->info.block_size != block)
 		return error_set(err, -EINVAL,
 				 "layer %u (%s) has blocks of %u bytes, the bottom layer of %u", i,
@@ -533,10 +554,27 @@ static void merge_discard(struct disk_info *info, const struct disk_info *layer)
 	}
 }
 
+/* After close there is again what one persistent layer of the write path got, over what persistent layers below it hold. */
+static bool is_volatile(const struct layer_place *places, unsigned count)
+{
+	bool kept = false;
+
+	for (unsigned i = 0; i < count; i++) {
+		bool lost = places[i].layer->info.flags & DISK_VOLATILE;
+		if (on_write_path(places, i))
+			kept = kept || !lost;
+		else if (lost && !places[i].read_cache)
+			return true;
+	}
+	return !kept;
+}
+
 static void merge_info(struct disk_info *info, const struct layer_place *places, unsigned count)
 {
 	*info = places[0].layer->info;
-	info->flags &= ~(unsigned)DISK_HAS_ID;
+	info->flags &= ~(unsigned)(DISK_HAS_ID | DISK_VOLATILE);
+	if (is_volatile(places, count))
+		info->flags |= DISK_VOLATILE;
 	for (unsigned i = 0; i < count; i++) {
 		const struct disk_info *layer = &places[i].layer->info;
 		info->flags |= layer->flags & any_flags;

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The contract suite over every kind, over every pair of kinds, and over deeper stacks, at 512 and 4096 byte blocks. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "core/open.h"
+#include "tests/contract.h"
+#include "tests/model.h"
+#include "tests/tap.h"
+
+/* Odd in number of blocks of either size, and of granules, pages and 2 MiB pieces. */
+#define SIZE (UINT64_C(5) * 1024 * 1024 + 3 * 4096)
+#define SMALL (UINT64_C(300) * 1024)
+
+/* ------------------------------------------------------------------ specs */
+
+/* Specs are written with SIZE, SMALL, FILE (of SIZE bytes), LITTLE (of SMALL bytes) and BLOCK in capitals. */
+struct word {
+	const char *word, *text;
+};
+
+static void append(char *out, size_t room, const char *text, size_t length)
+{
+	size_t used = strlen(out);
+
+	if (used + length + 1 > room) {
+		printf("Bail out! a spec is too long\n");
+		exit(99);
+	}
+	memcpy(out + used, text, length);
+	out[used + length] = 0;
+}
+
+static void expand(const char *pattern, const struct word *words, char *out, size_t room)
+{
+	out[0] = 0;
+	while (*pattern) {
+		const struct word *w = words;
+		while (w->word && strncmp(pattern, w->word, strlen(w->word)))
+			w++;
+		append(out, room, w->word ? w->text : pattern, w->word ? strlen(w->text) : 1);
+		pattern += w->word ? strlen(w->word) : 1;
+	}
+}
+
+/* A file with data, zeroes written out, and holes. */
+static const char *make_file(const char *name, uint64_t size)
+{
+	const char *path = tmppath(name);
+	struct random r = random_stream(50);
+	int fd = open(path, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
+	static char data[65536];
+
+	if (fd < 0 || ftruncate(fd, (off_t)size))
+		printf("Bail out! cannot make %s\n", path);
+	for (uint64_t at = 0; at + sizeof(data) < size; at += (random_below(&r, 3) + 1) * sizeof(data)) {
+		random_fill(&r, data, sizeof(data));
+		if (random_once_in(&r, 4))
+			memset(data, 0, sizeof(data));
+		if (pwrite(fd, data, sizeof(data), (off_t)at) < 0)
+			printf("Bail out! cannot write %s\n", path);
+	}
+	close(fd);
+	return path;
+}
+
+static struct {
+	struct contract contract;
+	char spec[600];
+} now;
+
+static void run_contract(void)
+{
+	CLEANUP_ERROR struct error err = {0};
+	struct disk *d;
+
+	if (disk_open(now.spec, now.contract.open_flags, &d, &err)) {
+		if (err.status == -EINVAL && strstr(now.spec, ";direct"))
+			SKIP("no direct I/O in this folder");
+		tap_diag("%s", error_text(&err));
+		CHECK(!"it opens");
+		return;
+	}
+	disk_close(d, NULL);
+	CHECK_EQ(contract_run(&now.contract), 0);
+}
+
+/* The suite over `pattern` as a test of that name. */
+static void check_spec(const char *pattern, uint32_t block, struct contract expected)
+{
+	char size[24], small[24], block_text[24], name[300];
+	const char *file = make_file("file", SIZE), *little = make_file("little", SMALL);
+	const struct word words[] = {{"SIZE", size},     {"SMALL", small},      {"FILE", file},
+				     {"LITTLE", little}, {"BLOCK", block_text}, {0}};
+
+	snprintf(size, sizeof(size), "%" PRIu64, SIZE);
+	snprintf(small, sizeof(small), "%" PRIu64, SMALL);
+	snprintf(block_text, sizeof(block_text), "%" PRIu32, block);
+	expand(pattern, words, now.spec, sizeof(now.spec));
+	now.contract = expected;
+	now.contract.name = pattern;
+	now.contract.spec = now.spec;
+	now.contract.block_size = block;
+	now.contract.may_tear = strstr(pattern, "file:") != NULL;
+	snprintf(name, sizeof(name), "%s (%" PRIu32 ")", pattern, block);
+	tap_run(name, run_contract);
+}
+
+/* ------------------------------------------------------------------ one by one */
+
+static const uint32_t blocks[] = {512, 4096};
+
+static const char *const leaves[] = {
+	"mem:SIZE;block=BLOCK",
+	"null:SIZE;block=BLOCK",
+	"file:FILE;block=BLOCK",
+	"file:FILE;direct;block=BLOCK",
+	"file:FILE;ro;block=BLOCK",
+};
+
+static const char *const stacks[] = {
+	"ro:mem:SIZE;block=BLOCK",
+	"slice:32768,4M:mem:SIZE;block=BLOCK",
+	"slice:4096:file:FILE;block=BLOCK",
+	"slice:4096:file:FILE;direct;block=BLOCK",
+	"memdiff:file:FILE;block=BLOCK",
+	"memdiff:memdiff:file:FILE;block=BLOCK",
+	"memdiff:memdiff:memdiff:mem:SIZE;block=BLOCK",
+	"slice:12288,3M:memdiff:file:FILE;block=BLOCK",
+	"ro:slice:12288,3M:memdiff:file:FILE;block=BLOCK",
+	"memdiff:slice:8192,2129920:memdiff:slice:4096:file:FILE;direct;block=BLOCK",
+	"memdiff:ro:slice:40960:mem:SIZE;block=BLOCK",
+};
+
+static bool has(const char *text, const char *part)
+{
+	return strstr(text, part) != NULL;
+}
+
+/* What stands on null keeps only what a memdiff holds. */
+static bool forgets(const char *pattern)
+{
+	return has(pattern, "null:") && !has(pattern, "memdiff:");
+}
+
+static void check_each(const char *const *patterns, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		for (size_t b = 0; b < 2; b++)
+			check_spec(patterns[i], blocks[b], (struct contract){.forgets = forgets(patterns[i])});
+}
+
+/* ------------------------------------------------------------------ every pair, and every pair over every leaf */
+
+static const char *const outers[] = {"ro:", "slice:12288,98304:", "slice:4096:", "memdiff:"};
+static const char *const inners[] = {"ro:", "slice:8192,204800:", "slice:4096:", "memdiff:"};
+static const char *const little_leaves[] = {
+	"mem:SMALL;block=BLOCK",
+	"null:SMALL;block=BLOCK",
+	"file:LITTLE;block=BLOCK",
+};
+
+#define NR_WRAPPERS (sizeof(inners) / sizeof(*inners))
+#define NR_LEAVES (sizeof(little_leaves) / sizeof(*little_leaves))
+
+/* Half of them at 512, half at 4096 bytes. */
+static void check_pairs(void)
+{
+	char pattern[200];
+
+	for (size_t i = 0; i < NR_WRAPPERS * NR_WRAPPERS * NR_LEAVES; i++) {
+		size_t outer = i % NR_WRAPPERS, inner = i / NR_WRAPPERS % NR_WRAPPERS;
+		size_t leaf = i / NR_WRAPPERS / NR_WRAPPERS;
+		snprintf(pattern, sizeof(pattern), "%s%s%s", outers[outer], inners[inner], little_leaves[leaf]);
+		check_spec(pattern, blocks[(outer + inner + leaf) % 2],
+			   (struct contract){.forgets = forgets(pattern),
+					     .without = CONTRACT_LIFE | CONTRACT_FIBERS});
+	}
+}
+
+/* ------------------------------------------------------------------ as large as a disk can be */
+
+static void check_largest(void)
+{
+	static const char *const patterns[] = {
+		"mem:9223372036854775296;block=BLOCK", "null:9223372036854775296;block=BLOCK",
+		"memdiff:null:9223372036854775296;block=BLOCK", "slice:512:null:9223372036854775296;block=BLOCK",
+		"ro:mem:9223372036854775296;block=BLOCK", "mem:8191P;block=BLOCK",
+	};
+	const struct contract expected = {.without = ~(unsigned)(CONTRACT_FACTS | CONTRACT_RANGE | CONTRACT_LIFE) |
+						     CONTRACT_CONTENT};
+
+	for (size_t i = 0; i < sizeof(patterns) / sizeof(*patterns); i++)
+		check_spec(patterns[i], 512, expected);
+	check_spec("mem:9223372036854771712;block=BLOCK", 4096, expected);
+	check_spec("memdiff:null:9223372036854771712;block=BLOCK", 4096, expected);
+	check_spec("memdiff:null:9223372036854710272;block=BLOCK", 65536, expected);
+}
+
+static void check_read_only_open(void)
+{
+	const struct contract expected = {.open_flags = OPEN_READ_ONLY};
+
+	check_spec("mem:SIZE;block=BLOCK", 512, expected);
+	check_spec("file:FILE;block=BLOCK", 4096, expected);
+	check_spec("memdiff:file:FILE;block=BLOCK", 512, expected);
+	check_spec("slice:4096:file:FILE;block=BLOCK", 4096, expected);
+}
+
+int main(void)
+{
+	check_each(leaves, sizeof(leaves) / sizeof(*leaves));
+	check_each(stacks, sizeof(stacks) / sizeof(*stacks));
+	check_spec("mem:SIZE;block=BLOCK", 1024, (struct contract){0});
+	check_spec("mem:6M;block=BLOCK", 65536, (struct contract){0});
+	check_read_only_open();
+	check_largest();
+	check_pairs();
+	return TAP_DONE();
+}
