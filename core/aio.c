@@ -144,7 +144,7 @@ static ssize_t call_ring(struct fiber *f, struct ring *ring, const struct aio *a
 	prepare(&q.sqe, a);
 	ring_start(ring, &q);
 	loop_suspend(f);
-	if (a->opcode == IORING_OP_READV && checkers_watch_memory())
+	if (a->opcode == IORING_OP_READV && checkers_in_valgrind())
 		mark_filled(a, q.result);
 	return q.result;
 }

@@ -80,8 +80,8 @@ static inline void checkers_filled(void *memory, size_t size)
 #endif
 }
 
-/* True when running under Valgrind, where checkers_filled() is worth a loop. */
-static inline int checkers_watch_memory(void)
+/* True when running under Valgrind. */
+static inline int checkers_in_valgrind(void)
 {
 #ifdef HAVE_VALGRIND_VALGRIND_H
 	return RUNNING_ON_VALGRIND;

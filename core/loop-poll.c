@@ -80,7 +80,7 @@ static void ring_poll_timeout(struct timer *t)
 
 static int poll_ring(struct fiber *f, struct ring *ring, int fd, short events, uint64_t timeout_ns)
 {
-	struct ring_poll p = {.request.fiber = f, .ring = ring};
+	struct ring_poll p = {.request.fiber = f, .request.endless = true, .ring = ring};
 
 	io_uring_prep_poll_add(&p.request.sqe, fd, (unsigned short)events);
 	ring_start(ring, &p.request);

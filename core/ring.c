@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Room. A request is "in flight" from the moment it has a place in the submission queue until its completion was
- * collected. Of these there are never more than `limit`, and each may have one cancellation under way, and
- * there is the poll of the wake descriptor: 2 * limit + 1 completions fit the completion queue, so it never overflows
- * and the kernel never answers -EBUSY for that reason. What comes on top waits in a list here, first come, first served.
+ * collected. Of these there are never more than `limit`, and each may have one cancellation under way, and there is the
+ * poll of the wake descriptor: 2 * limit + 1 completions fit the completion queue, so that it does not overflow. What
+ * comes on top waits in a list here, first come, first served. Only requests that may last for ever (polls) are not
+ * counted, or they would keep out all others: should very many of them end in the same moment, the kernel keeps what does not
+ * fit (IORING_FEAT_NODROP) and says so by a flag, or by -EBUSY, and both make us collect first.
  *
  * user_data of a completion:
  *
@@ -30,6 +32,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "core/checkers.h"
 #include "core/loop-internal.h"
 
 #define CANCEL 1u
@@ -78,6 +81,9 @@ int ring_open(struct ring *r, unsigned entries, unsigned without)
 {
 	int status;
 
+	/* valgrind (3.19) stops all threads while one waits in io_uring_enter(2) */
+	if (checkers_in_valgrind())
+		without = RING_WITHOUT_FLAGS | RING_WITHOUT_TIMEOUT;
 	*r = (struct ring){0};
 	/* before Linux 5.12 rings count as locked memory: take a smaller one rather than none */
 	while ((status = setup(r, entries, without)) == -ENOMEM && entries > 8)
@@ -90,7 +96,7 @@ int ring_open(struct ring *r, unsigned entries, unsigned without)
 		io_uring_queue_exit(&r->uring);
 		return -ENOSYS;
 	}
-	r->has_timeout = r->uring.features & IORING_FEAT_EXT_ARG && !(without & RING_WITHOUT_TIMEOUT);
+	r->waits_by_poll = !(r->uring.features & IORING_FEAT_EXT_ARG) || without & RING_WITHOUT_TIMEOUT;
 	r->limit = (*r->uring.cq.kring_entries - 1) / 2;
 	r->open = true;
 	return 0;
@@ -109,8 +115,8 @@ void ring_close(struct ring *r)
 /* ------------------------------------------------------------------ entering the kernel */
 
 /*
- * What goes wrong here passes by itself (a signal, no memory for the moment) or is our bug (a foreign thread, a
- * descriptor closed behind our back). Returns true when entering again at once may help.
+ * What goes wrong here passes by itself (a signal, no memory for the moment), or is our bug (a foreign thread, a
+ * descriptor closed behind our back). True when entering again at once may help.
  */
 static bool enter_failed(int status)
 {
@@ -145,21 +151,21 @@ static bool place(struct ring *r, struct request *q)
 {
 	struct io_uring_sqe *sqe;
 
-	if (r->in_flight >= r->limit)
+	if (!q->endless && r->in_flight >= r->limit)
 		return false;
 	sqe = get_sqe(r);
 	if (!sqe)
 		return false;
 	*sqe = q->sqe;
 	sqe->user_data = (uintptr_t)q;
-	r->in_flight++;
+	r->in_flight += !q->endless;
 	return true;
 }
 
 void ring_start(struct ring *r, struct request *q)
 {
 	q->pending = 1;
-	if (!r->head && place(r, q))
+	if ((q->endless || !r->head) && place(r, q))
 		return;
 	q->queued = true;
 	q->next = NULL;
@@ -240,7 +246,7 @@ static void complete(struct ring *r, const struct io_uring_cqe *cqe)
 	q = (struct request *)(uintptr_t)(cqe->user_data & ~(uint64_t)CANCEL);
 	if (!(cqe->user_data & CANCEL)) {
 		q->result = cqe->res;
-		r->in_flight--;
+		r->in_flight -= !q->endless;
 	}
 	finish_one(q);
 }
@@ -296,7 +302,7 @@ static bool arm_wake(struct ring *r, int wake_fd)
 	return true;
 }
 
-/* The descriptor of a ring is readable when there are completions; for kernels whose wait has no time limit. */
+/* The descriptor of a ring is readable when there are completions. */
 static void wait_by_poll(struct ring *r, uint64_t timeout_ns)
 {
 	struct timespec limit = {.tv_sec = (time_t)(timeout_ns / NS_PER_S), .tv_nsec = (long)(timeout_ns % NS_PER_S)};
@@ -304,27 +310,29 @@ static void wait_by_poll(struct ring *r, uint64_t timeout_ns)
 
 	submit(r);
 	if (!io_uring_cq_ready(&r->uring))
-		ppoll(&p, 1, &limit, NULL);
+		ppoll(&p, 1, timeout_ns == UINT64_MAX ? NULL : &limit, NULL);
+}
+
+static void wait_by_enter(struct ring *r, uint64_t timeout_ns)
+{
+	struct __kernel_timespec limit = {.tv_sec = (int64_t)(timeout_ns / NS_PER_S),
+					  .tv_nsec = (long long)(timeout_ns % NS_PER_S)};
+	struct io_uring_cqe *cqe;
+	int status = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1,
+						      timeout_ns == UINT64_MAX ? NULL : &limit, NULL);
+
+	if (status < 0)
+		enter_failed(status);
 }
 
 bool ring_wait(struct ring *r, int wake_fd, uint64_t timeout_ns)
 {
-	struct __kernel_timespec limit;
-	struct io_uring_cqe *cqe;
-	int status;
-
 	if (!arm_wake(r, wake_fd) && timeout_ns > RETRY_NS)
 		timeout_ns = RETRY_NS;
-	limit = (struct __kernel_timespec){.tv_sec = (int64_t)(timeout_ns / NS_PER_S),
-					   .tv_nsec = (long long)(timeout_ns % NS_PER_S)};
-	if (timeout_ns == UINT64_MAX || r->has_timeout) {
-		status = io_uring_submit_and_wait_timeout(&r->uring, &cqe, 1,
-							  timeout_ns == UINT64_MAX ? NULL : &limit, NULL);
-		if (status < 0)
-			enter_failed(status);
-	} else {
+	if (r->waits_by_poll)
 		wait_by_poll(r, timeout_ns);
-	}
+	else
+		wait_by_enter(r, timeout_ns);
 	reap(r);
 	return !r->wake_armed;
 }

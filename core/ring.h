@@ -10,23 +10,24 @@
 
 struct fiber;
 
-/* One operation; lives in the frame of the fiber that waits for it. Zero-initialised but for `fiber` and `sqe`. */
+/* One operation; lives in the frame of the fiber that waits for it. Zero-initialised but for `fiber`, `sqe`, `endless`. */
 struct request {
 	struct request *next; /* while it waits for room in the ring */
 	struct fiber *fiber;
 	struct io_uring_sqe sqe; /* user_data is set by the ring */
 	int result;
 	unsigned pending; /* completions still to come: its own, its cancellation's */
+	bool endless;     /* may last for ever: is not counted against the limit */
 	bool queued;      /* waits for room */
 };
 
 struct ring {
 	struct io_uring uring;
 	bool open;
-	bool has_timeout;   /* waiting can have a time limit (IORING_FEAT_EXT_ARG, Linux 5.11) */
+	bool waits_by_poll; /* poll(2) on the ring: io_uring_enter(2) has no time limit before Linux 5.11 (EXT_ARG) */
 	bool wake_armed;    /* a poll of the wake descriptor is under way */
 	uint64_t supported; /* bit: opcode */
-	unsigned in_flight; /* requests handed to the ring */
+	unsigned in_flight; /* requests handed to the ring, but for endless ones */
 	unsigned limit;     /* of them; keeps the completion queue from overflowing */
 	struct request *head, *tail;
 };

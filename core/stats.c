@@ -156,7 +156,7 @@ uint64_t stat_percentile_ns(const uint64_t buckets[STAT_BUCKETS], double fractio
 		total += buckets[b];
 	for (unsigned b = 0; b < STAT_BUCKETS && total; b++) {
 		seen += buckets[b];
-		if ((double)seen >= fraction * (double)total)
+		if (seen && (double)seen >= fraction * (double)total)
 			return UINT64_C(2) << b;
 	}
 	return 0;

@@ -404,7 +404,11 @@ void wait_rwlock_unlock_shared(struct wait_rwlock *l)
 		if (swap_release(&l->state, &s, s - SHARED))
 			return;
 	}
-	/* the last of them, and somebody waits: nobody can come in or leave now, but under queue.lock */
+	/*
+	 * The last of them, and somebody waits: nobody can come in or leave now, but under queue.lock. What those did who
+	 * left before is handed over, too: this load meets their releases.
+	 */
+	(void)atomic_load_explicit(&l->state, memory_order_acquire);
 	queue_lock(&l->queue);
 	list = rwlock_grant(l);
 	queue_unlock(&l->queue);
