@@ -9,7 +9,6 @@ pkg_jansson=libjansson-dev
 pkg_nbdkit=nbdkit-plugin-dev
 pkg_valgrind=valgrind
 pkg_libnbd=libnbd-dev
-pkg_libnbd=libnbd-dev
 pkg_libfuzzer=libclang-rt-14-dev
 
 # To build from a git checkout.
@@ -23,7 +22,7 @@ demo_packages="nbdkit libnbd-bin qemu-utils"
 test_packages="$demo_packages $pkg_valgrind $pkg_libnbd jq git binutils fio clang $pkg_libfuzzer groff-base shellcheck"
 
 # To boot the test guest.
-guest_packages="qemu-system-x86 kmod cpio xz-utils e2fsprogs"
+guest_packages="qemu-system-x86 kmod cpio xz-utils e2fsprogs busybox-static"
 
 # packages_missing PACKAGE... : prints those that are not installed.
 packages_missing() {

@@ -72,6 +72,7 @@ AC_DEFUN([PLATTER_SANITIZERS], [
   AC_SUBST([SANITIZER_FLAGS])
   AC_SUBST([SANITIZER_PRELOAD])
   AC_SUBST([SANITIZERS], [$enable_sanitizers])
+  AM_CONDITIONAL([SANITIZERS], [test "x$enable_sanitizers" != xno])
 ])
 
 dnl PLATTER_FUZZING: --enable-fuzzing. Sets FUZZING_FLAGS and FUZZING_ENGINE, what fuzz targets are linked

@@ -87,7 +87,8 @@ static enum argument classify(const char *argument)
 	return argument[1] == '-' ? classify_long(argument + 2) : classify_short(argument + 1);
 }
 
-bool arguments_are_read_only(const char *arguments, unsigned long length)
+/* `arguments` is as /proc/PID/cmdline has them: each ended by NUL. */
+static bool are_read_only(const char *arguments, size_t length)
 {
 	const char *const end = arguments + length;
 	bool skip = true; /* the first one is the name of the program */
@@ -136,7 +137,7 @@ bool command_line_is_read_only(void)
 {
 	size_t length;
 	char *arguments = read_all("/proc/self/cmdline", &length);
-	bool found = arguments != NULL && arguments_are_read_only(arguments, length);
+	bool found = arguments != NULL && are_read_only(arguments, length);
 
 	free(arguments);
 	return found;

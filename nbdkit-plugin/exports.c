@@ -233,25 +233,22 @@ int exports_check(struct export_table *table, struct error *err)
 /* ------------------------------------------------------------------ opening and closing */
 
 /* "memdiff over file": the kinds of the tree, without what the user wrote into it. */
-static void print_kinds(FILE *out, const struct disk *d)
+static void print_kinds(FILE *out, const struct spec *s)
 {
-	fputs(disk_kind_name(d), out);
-	if (disk_child(d, 0) == NULL)
+	fputs(s->kind->name, out);
+	if (s->nr_children == 0)
 		return;
-
-	bool several = disk_child(d, 1) != NULL;
-	const struct disk *child;
-	fputs(several ? " over [" : " over ", out);
-	for (unsigned i = 0; (child = disk_child(d, i)) != NULL; i++) {
+	fputs(s->nr_children > 1 ? " over [" : " over ", out);
+	for (unsigned i = 0; i < s->nr_children; i++) {
 		if (i > 0)
 			fputs(", ", out);
-		print_kinds(out, child);
+		print_kinds(out, s->children[i]);
 	}
-	if (several)
+	if (s->nr_children > 1)
 		fputc(']', out);
 }
 
-static char *describe(const struct disk *d)
+static char *describe(const struct spec *spec, const struct disk *d)
 {
 	char *text = NULL, size[SIZE_TEXT_MAX];
 	size_t length;
@@ -259,7 +256,7 @@ static char *describe(const struct disk *d)
 	if (!out)
 		return NULL;
 
-	print_kinds(out, d);
+	print_kinds(out, spec);
 	fprintf(out, ", %s%s%s", size_print_human(disk_size(d), size),
 		disk_info(d)->flags & DISK_READ_ONLY ? ", read-only" : "",
 		disk_info(d)->flags & DISK_VOLATILE ? ", volatile" : "");
@@ -281,7 +278,7 @@ static int export_open(struct export *e, unsigned flags, struct error *err)
 	if (status < 0)
 		return status;
 
-	e->description = describe(disk);
+	e->description = describe(e->spec, disk);
 	if (!e->description || bytes_create(disk, &e->bytes) < 0)
 		status = NO_MEMORY(err);
 	/* On success the view holds a reference of its own. */

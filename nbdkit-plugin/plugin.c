@@ -219,22 +219,28 @@ static void begin(struct request *r, const char *name, bool writing, unsigned io
 	r->io = (struct io){.flags = io_flags, .failure = &r->failure};
 }
 
+static void log_failure(const struct request *r, int status, uint64_t offset, uint64_t count)
+{
+	CLEANUP_ERROR struct error unexplained = {0};
+	const char *text = r->failure.text;
+
+	if (*text == '\0') {
+		error_set_errno(&unexplained, status, "failed");
+		text = error_text(&unexplained);
+	}
+	if (count > 0)
+		nbdkit_error("%s of %" PRIu64 " bytes at %" PRIu64 ": %s", r->name, count, offset, text);
+	else
+		nbdkit_error("%s: %s", r->name, text);
+}
+
 static int end(const struct request *r, int status, uint64_t offset, uint64_t count)
 {
 	if (status == 0)
 		return 0;
-
-	const char *text = r->failure.text;
-	if (status == -EOPNOTSUPP && (r->io.flags & IO_FAST_ONLY) != 0) {
-		/* A question answered with no: the client goes on to write zeroes. */
-		nbdkit_debug("%s of %" PRIu64 " bytes at %" PRIu64 ": not fast", r->name, count, offset);
-	} else {
-		CLEANUP_ERROR struct error err = {0};
-		if (*text == '\0')
-			error_set_errno(&err, status, "refused");
-		nbdkit_error("%s of %" PRIu64 " bytes at %" PRIu64 ": %s", r->name, count, offset,
-			     *text != '\0' ? text : error_text(&err));
-	}
+	/* "Not fast" is an answer, after which the client writes zeroes itself, and no failure. */
+	if (status != -EOPNOTSUPP || (r->io.flags & IO_FAST_ONLY) == 0)
+		log_failure(r, status, offset, count);
 	/* Last, so that nothing above can change it; errno itself says nothing here (errno_is_preserved is
 	 * 0). */
 	nbdkit_set_error(status_to_nbd(status, r->writing));

@@ -11,9 +11,9 @@
 #     run_test "the size arrives at the client" test_reads
 #     t_done
 #
-# run_test runs the function in a subshell under `set -e -o pipefail`, in a private folder $tmp; what it prints is shown
-# only when it fails. Register the undo of a thing with at_exit before you make the thing. TEST=substring runs
-# only the tests whose name contains it.
+# run_test runs the function in a subshell under `set -e -o pipefail`, in a private folder $tmp; what it prints is
+# shown only when it fails. Register the undo of a thing with at_exit before you make the thing. TEST=substring
+# runs only the tests whose name contains it.
 
 set -u
 export LC_ALL=C
@@ -142,7 +142,7 @@ nbdkit_with_plugin() {
   if [[ $SANITIZER_PRELOAD ]]; then
     # Memory that nbdkit itself does not free at exit is not ours.
     export ASAN_OPTIONS="${ASAN_OPTIONS:-} detect_leaks=0"
-    exec env LD_PRELOAD="$SANITIZER_PRELOAD" nbdkit "$top_builddir/plugin.so" "$@"
+    exec env LD_PRELOAD="$SANITIZER_PRELOAD $top_builddir/tests/.libs/preload.so" nbdkit "$top_builddir/plugin.so" "$@"
   fi
   exec nbdkit "$top_builddir/plugin.so" "$@"
 }
@@ -174,12 +174,17 @@ start_nbdkit() {
   return 1
 }
 
-# stop_nbdkit [PID [LOG]]: ends it; fails and shows its log when it did not end well.
+# stop_nbdkit [PID [LOG]]: ends it; fails and shows its log when it did not end well, or not within 30 seconds.
 stop_nbdkit() {
-  local pid=${1:-$nbd_pid} log=${2:-$nbd_log} status=0
+  local pid=${1:-$nbd_pid} log=${2:-$nbd_log} status=0 i
   [[ -e $log && ! -e $log.stopped ]] || return 0
   : >"$log.stopped"
   kill "$pid" 2>/dev/null || true
+  for ((i = 0; i < 600; i++)); do
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.05
+  done
+  ! kill -KILL "$pid" 2>/dev/null || echo "nbdkit did not end and was killed"
   wait "$pid" || status=$?
   [[ $status != 0 ]] || return 0
   echo "nbdkit ended with status $status and said:"

@@ -64,10 +64,13 @@
 
 #define TAP_UNUSED __attribute__((unused))
 
-static TAP_UNUSED int tap_count;           /* tests that ran; main thread only */
-static TAP_UNUSED int tap_failed;          /* tests that failed; main thread only */
-static TAP_UNUSED _Atomic int tap_errors;  /* failed checks in the running test */
-static TAP_UNUSED const char *tap_skip_reason;
+/* One for all files of a program, so that helpers can check, too. */
+#define TAP_SHARED __attribute__((weak))
+
+TAP_SHARED int tap_count;          /* tests that ran; main thread only */
+TAP_SHARED int tap_failed;         /* tests that failed; main thread only */
+TAP_SHARED _Atomic int tap_errors; /* failed checks in the running test */
+TAP_SHARED const char *tap_skip_reason;
 
 /* A diagnostic line. One call of printf, so that lines of several threads do not mix. */
 TAP_UNUSED __attribute__((format(printf, 1, 2))) static void tap_diag(const char *format, ...)
@@ -166,8 +169,8 @@ TAP_UNUSED static int tap_done(void)
 	return tap_failed ? 1 : 0;
 }
 
-static TAP_UNUSED char tap_tmp[256];
-static TAP_UNUSED pid_t tap_tmp_owner;
+TAP_SHARED char tap_tmp[256];
+TAP_SHARED pid_t tap_tmp_owner;
 
 TAP_UNUSED static int tap_tmp_remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {

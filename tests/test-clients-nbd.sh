@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # The tools of libnbd: nbdinfo, nbdcopy, nbdfuse; and through nbdfuse the tools of ext4.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
-need nbdkit nbdkit
+need_plugin
 need nbdinfo libnbd-bin
 
 random_file() { head -c "$2" /dev/urandom >"$1"; }

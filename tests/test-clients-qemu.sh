@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # QEMU's tools: qemu-img and qemu-io.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
-need nbdkit nbdkit
+need_plugin
 need qemu-img qemu-utils
 need qemu-io qemu-utils
 

@@ -4,7 +4,7 @@
 # this machine looks at what is left.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
 need_shared guest/run-guest
-need nbdkit nbdkit
+need_plugin
 need nbdcopy libnbd-bin
 need qemu-system-x86_64 qemu-system-x86
 need depmod kmod
@@ -18,6 +18,7 @@ need blkdiscard util-linux
 [[ $SANITIZERS = no ]] || skip_test "the guest would take too long with sanitizers"
 
 # Prints, for each disk, "SUM disk" of the file written to it.
+# shellcheck disable=SC2016 # the guest's shell expands it
 guest_script='
   set -e
   work() {

@@ -7,6 +7,12 @@ rude=$top_builddir/tests/nbd-rude
 connections=$top_builddir/tests/nbd-connections
 [[ -x $client ]] || skip_test "there is no tests/nbd-client (apt-get install libnbd-dev and configure again)"
 
+# nbdkit before 1.34 itself aborts when a client leaves that several threads have answers for; with one thread it
+# does not.
+threads=16
+version=$(nbdkit --dump-config 2>/dev/null | sed -n 's/^version_minor=//p')
+((${version:-0} >= 34)) || threads=1
+
 count_fds() { find "/proc/$nbd_pid/fd" -mindepth 1 -maxdepth 1 | wc -l; }
 
 # fds_back_to NUMBER: closing takes the server a moment.
@@ -53,7 +59,7 @@ test_half_write() {
 # While others come and go, a client that works has its data whole.
 test_beside_others() {
   local i writer
-  start_nbdkit mem:64M
+  start_nbdkit -t "$threads" mem:64M
   "$client" "$nbd_uri" "write 4M 8M 0x22" "sleep 400" "read 4M 8M 0x22" "write 12M 1M 0x33" "sleep 400" \
     "read 12M 1M 0x33" "read 4M 8M 0x22" &
   writer=$!
@@ -66,7 +72,8 @@ test_beside_others() {
 
 test_rude() {
   local fds i
-  start_nbdkit mem:64M
+  start_nbdkit -t "$threads" mem:64M
+  "$rude" "$nbd_socket" "$1"
   fds=$(count_fds)
   for ((i = 0; i < 20; i++)); do "$rude" "$nbd_socket" "$1"; done
   fds_back_to "$fds"

@@ -98,7 +98,7 @@ test_list_file() {
 }
 
 test_list_file_errors() {
-  need nbdkit nbdkit
+  need_plugin
   printf 'one mem:1M\n\nonemem:1M\n' >list
   refused "list line 3: expected NAME=SPEC, found 'onemem:1M'" exports=list
   printf 'one mem:1M\none mem:2M\n' >list
@@ -118,14 +118,14 @@ test_list_file_errors() {
 }
 
 test_duplicates() {
-  need nbdkit nbdkit
+  need_plugin
   refused "there is an export 'a' already, from a=" a=mem:1M a=mem:2M
   refused "there is an export 'a' already, from export=" export=a=mem:1M a=mem:2M
   refused 'there is an unnamed disk already' mem:1M mem:2M
 }
 
 test_nothing() {
-  need nbdkit nbdkit
+  need_plugin
   refused 'there is no disk to serve'
   refused 'no spec' disk=
   refused 'no spec' a=
@@ -133,7 +133,7 @@ test_nothing() {
 
 # A failure names the export, and the disks opened before it are closed again.
 test_one_fails() {
-  need nbdkit nbdkit
+  need_plugin
   truncate -s 1M good.img
   refused "export 'b'" a=file:good.img b=file:missing.img
 }
@@ -151,7 +151,7 @@ test_shared() {
 
 # In the background nbdkit's working directory is another one.
 test_relative_paths() {
-  need nbdkit nbdkit
+  need_plugin
   need nbdinfo libnbd-bin
   mkdir there
   truncate -s 3M there/disk.img
@@ -179,7 +179,7 @@ stop_daemon() {
 }
 
 test_dump() {
-  need nbdkit nbdkit
+  need_plugin
   (nbdkit_with_plugin --dump-plugin) >out
   cat out
   grep -q '^name=platter$' out
@@ -190,7 +190,7 @@ test_dump() {
 }
 
 test_help() {
-  need nbdkit nbdkit
+  need_plugin
   (nbdkit_with_plugin --help) >out
   cat out
   grep -qF '[disk=]SPEC' out

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # nbdkit -r opens read-only, however -r is written.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
-need nbdkit nbdkit
+need_plugin
 need nbdinfo libnbd-bin
 
 # try_nbdkit ARG...: starts it and stops it at once, if it starts.
