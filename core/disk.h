@@ -211,4 +211,10 @@ struct disk *disk_ref(struct disk *d);
  */
 int disk_close(struct disk *d, struct error *err);
 
+/*
+ * Takes a tree apart as if it had never been opened: nothing is flushed, files that its opening created are removed. For who
+ * opens several disks and cannot open them all: the caller holds the only reference and has made no request. Accepts NULL.
+ */
+void disk_abandon(struct disk *d);
+
 #endif

@@ -120,9 +120,6 @@ int disk_publish(struct disk *d, uint64_t size, struct error *err);
 /* Announces a new size of this node: stores it, wakes who waits, tells the parents. Not under a lock that an operation takes. */
 void disk_set_size(struct disk *d, uint64_t size);
 
-/* Takes a published node and its tree apart as if it had never been opened. Accepts NULL. */
-void disk_abandon(struct disk *d);
-
 /* Checks a size from outside: not 0, whole blocks, not past DISK_MAX_END. `what` names it in the message. */
 int disk_check_size(uint64_t size, uint32_t block_size, const char *what, struct error *err);
 

@@ -271,32 +271,55 @@ static char *describe(const struct spec *spec, const struct disk *d)
 	return text;
 }
 
-static int export_open(struct export *e, unsigned flags, struct error *err)
+/* Opened, and described; nobody has used it yet. */
+static int export_open(struct export *e, unsigned flags, struct disk **disk, struct error *err)
 {
-	struct disk *disk;
-	int status = disk_open_spec(e->spec, flags, &disk, err);
+	int status = disk_open_spec(e->spec, flags, disk, err);
 	if (status < 0)
 		return status;
 
-	e->description = describe(e->spec, disk);
-	if (!e->description || bytes_create(disk, &e->bytes) < 0)
-		status = NO_MEMORY(err);
-	/* On success the view holds a reference of its own. */
-	disk_close(disk, NULL);
-	return status;
+	e->description = describe(e->spec, *disk);
+	return e->description ? 0 : NO_MEMORY(err);
 }
 
-int exports_open(struct export_table *table, unsigned flags, struct error *err)
+static int open_disks(struct export_table *table, unsigned flags, struct disk **disks, struct error *err)
 {
 	for (size_t i = 0; i < table->count; i++) {
 		struct export *e = &table->list[i];
-		if (export_open(e, flags, err) < 0) {
-			int status = blame(e, err);
-			exports_close(table, NULL);
-			return status;
-		}
+		if (export_open(e, flags, &disks[i], err) < 0)
+			return blame(e, err);
 	}
 	return 0;
+}
+
+static int make_views(struct export_table *table, struct disk **disks, struct error *err)
+{
+	for (size_t i = 0; i < table->count; i++)
+		if (bytes_create(disks[i], &table->list[i].bytes) < 0)
+			return NO_MEMORY(err);
+	return 0;
+}
+
+/* All or none: where one cannot be opened, what the others created is removed again. */
+int exports_open(struct export_table *table, unsigned flags, struct error *err)
+{
+	struct disk **disks = calloc(table->count, sizeof(*disks));
+	if (!disks)
+		return NO_MEMORY(err);
+
+	int status = open_disks(table, flags, disks, err);
+	for (size_t i = 0; status < 0 && i < table->count; i++)
+		disk_abandon(disks[i]);
+	if (status == 0) {
+		status = make_views(table, disks, err);
+		/* A view holds a reference of its own. */
+		for (size_t i = 0; i < table->count; i++)
+			disk_close(disks[i], NULL);
+		if (status < 0)
+			exports_close(table, NULL);
+	}
+	free(disks);
+	return status;
 }
 
 int exports_close(struct export_table *table, struct error *err)

@@ -142,10 +142,13 @@ nbdkit_with_plugin() {
   if [[ $SANITIZER_PRELOAD ]]; then
     # Memory that nbdkit itself does not free at exit is not ours.
     export ASAN_OPTIONS="${ASAN_OPTIONS:-} detect_leaks=0"
-    exec env LD_PRELOAD="$SANITIZER_PRELOAD $top_builddir/tests/.libs/preload.so" nbdkit "$top_builddir/plugin.so" "$@"
+    exec "${nbdkit_prefix[@]}" env LD_PRELOAD="$SANITIZER_PRELOAD $top_builddir/tests/.libs/preload.so" nbdkit "$top_builddir/plugin.so" "$@"
   fi
-  exec nbdkit "$top_builddir/plugin.so" "$@"
+  exec "${nbdkit_prefix[@]}" nbdkit "$top_builddir/plugin.so" "$@"
 }
+
+# A command that nbdkit_with_plugin starts nbdkit by, such as (nice -n 5).
+nbdkit_prefix=()
 
 # need_plugin: skips where nbdkit or what it needs to load our plugin is not there.
 need_plugin() {

@@ -15,6 +15,18 @@ version=$(nbdkit --dump-config 2>/dev/null | sed -n 's/^version_minor=//p')
 
 count_fds() { find "/proc/$nbd_pid/fd" -mindepth 1 -maxdepth 1 | wc -l; }
 
+# settled_fds: their number once no connection is being closed any more.
+settled_fds() {
+  local now last='' same=0
+  while ((same < 6)); do
+    now=$(count_fds)
+    [[ $now = "$last" ]] && same=$((same + 1)) || same=0
+    last=$now
+    sleep 0.05
+  done
+  echo "$now"
+}
+
 # fds_back_to NUMBER: closing takes the server a moment.
 fds_back_to() {
   local i now
@@ -36,8 +48,7 @@ test_connections() {
   truncate -s 1M disk.img
   start_nbdkit file:disk.img
   "$connections" "$nbd_uri" 20 20
-  fds=$(count_fds)
-  fds_back_to "$fds"
+  fds=$(settled_fds)
   kib=$(resident_kib)
   "$connections" "$nbd_uri" "$1" "$2"
   fds_back_to "$fds"
@@ -49,7 +60,7 @@ test_half_write() {
   local fds i
   start_nbdkit mem:64M
   "$client" "$nbd_uri" "write 0 2M 0x11"
-  fds=$(count_fds)
+  fds=$(settled_fds)
   for ((i = 0; i < 20; i++)); do "$rude" "$nbd_socket" half-write; done
   fds_back_to "$fds"
   # Nothing of a request that never came whole is written.
@@ -74,7 +85,7 @@ test_rude() {
   local fds i
   start_nbdkit -t "$threads" mem:64M
   "$rude" "$nbd_socket" "$1"
-  fds=$(count_fds)
+  fds=$(settled_fds)
   for ((i = 0; i < 20; i++)); do "$rude" "$nbd_socket" "$1"; done
   fds_back_to "$fds"
   "$client" "$nbd_uri" "write 0 512 0x11" "read 0 512 0x11"
