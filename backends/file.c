@@ -5,7 +5,8 @@
  *   read, write     preadv2, pwritev2 (or the loop's io_uring); a transfer is whole or an error
  *   FUA             RWF_DSYNC; where the file system does not know it, a flush afterwards
  *   flush           fdatasync. A failed one is final: the kernel may have dropped the dirty pages and forgotten (fsync(2),
- *                   "retry is not safe"), so the disk refuses further writes and flushes and says why
+ *                   "retry is not safe"), so the disk refuses further writes and flushes and says why. The kernel
+ *                   tells a failure to one caller only: flushes run one at a time, and those that wait share the next
  *   discard         hole punched in a file; BLKDISCARD on a device
  *   write zeroes    freeing: punch a hole. Keeping: zero range, else punch and allocate again. Else zeroes written out
  *   extents         SEEK_DATA and SEEK_HOLE; a device is all data
@@ -15,9 +16,9 @@
  *                   mounted file systems safe
  *
  * The size is the file's when it is opened. If somebody else shortens the file, reads past its end fail and say so; they never
- * return zeroes. Growing and shrinking through disk_resize() excludes writers (size_lock), which could
- * otherwise lengthen a file that was just cut. Reads do without the lock; one that meets the end of the file tries again
- * under it, to tell our own resize (-ERANGE, or the file has grown again) from somebody else.
+ * return zeroes. Growing and shrinking through disk_resize() excludes writers (size_gate), which could
+ * otherwise lengthen a file that was just cut. Reads do without the gate; one that meets the end of the file tries again
+ * behind it, to tell our own resize (-ERANGE, or the file has grown again) from somebody else.
  */
 #include "kinds.h"
 
@@ -39,6 +40,7 @@
 #include "backends/file-io.h"
 #include "backends/file-lock.h"
 #include "core/aio.h"
+#include "core/gate.h"
 #include "core/node.h"
 #include "core/wait.h"
 
@@ -56,7 +58,10 @@ struct file {
 	_Atomic bool no_dsync;       /* RWF_DSYNC is not known here */
 	_Atomic bool no_zero_range;  /* ZERO_RANGE is not known here */
 	_Atomic int sync_failed;     /* status of the flush that failed for good */
-	struct wait_rwlock size_lock; /* shared: needs the size to stay; exclusive: changes it. Held across I/O */
+	struct wait_mutex sync_lock; /* protects sync_covered, orders flushes; taken inside size_gate, held across I/O */
+	_Atomic uint64_t sync_asked; /* flushes asked for: each takes the next number */
+	uint64_t sync_covered;       /* up to this number they are answered by a flush that began later */
+	struct gate size_gate;       /* passed by who needs the size to stay, closed by who changes it; across I/O */
 };
 
 static struct file *file_of(struct disk *d)
@@ -106,17 +111,17 @@ static bool is_final(int status)
 /* Holds the size as it is until release_size(), which is not called after a failure. */
 static int hold_size(struct file *f, uint64_t offset, uint64_t length, const struct io *io)
 {
-	wait_rwlock_lock_shared(&f->size_lock);
+	gate_enter(&f->size_gate);
 	if (offset + length <= disk_size(&f->disk))
 		return 0;
-	wait_rwlock_unlock_shared(&f->size_lock);
+	gate_leave(&f->size_gate);
 	return io_fail(io, -ERANGE, "'%s': past the end", f->path);
 }
 
 /* Returns `status`. */
 static int release_size(struct file *f, int status)
 {
-	wait_rwlock_unlock_shared(&f->size_lock);
+	gate_leave(&f->size_gate);
 	return status;
 }
 
@@ -150,17 +155,34 @@ static int file_disk_read(struct disk *d, const struct vec *v, uint64_t offset, 
 	return status ? fail(f, "read", offset, v->size, status, io) : 0;
 }
 
-static int sync_now(struct file *f, const struct io *io)
+/* Under sync_lock. */
+static int sync_numbered(struct file *f, uint64_t number, const struct io *io)
 {
+	uint64_t asked = atomic_load(&f->sync_asked);
 	int status;
 
 	if (atomic_load(&f->sync_failed))
 		return refuse_after_sync_failure(f, io);
-	status = aio_fdatasync(f->fd);
-	if (!status)
+	if (number <= f->sync_covered)
 		return 0;
+	status = aio_fdatasync(f->fd);
+	if (!status) {
+		f->sync_covered = asked;
+		return 0;
+	}
 	atomic_store(&f->sync_failed, status);
 	return io_fail(io, file_status(status), "'%s': flush: %s", f->path, strerror(-status));
+}
+
+static int sync_now(struct file *f, const struct io *io)
+{
+	uint64_t number = atomic_fetch_add(&f->sync_asked, 1) + 1;
+	int status;
+
+	wait_mutex_lock(&f->sync_lock);
+	status = sync_numbered(f, number, io);
+	wait_mutex_unlock(&f->sync_lock);
+	return status;
 }
 
 static int write_durably(struct file *f, const struct vec *v, uint64_t offset, const struct io *io)
@@ -403,11 +425,11 @@ static int file_resize(struct disk *d, uint64_t size, const struct io *io)
 
 	if (atomic_load(&f->sync_failed))
 		return refuse_after_sync_failure(f, io);
-	wait_rwlock_lock_exclusive(&f->size_lock);
+	gate_close(&f->size_gate);
 	status = aio_offload(call_truncate, &t);
 	if (!status)
 		disk_set_size(d, size);
-	wait_rwlock_unlock_exclusive(&f->size_lock);
+	gate_open(&f->size_gate);
 	if (status)
 		return io_fail(io, file_status(status), "'%s': resize to %" PRIu64 " bytes: %s", f->path,
 			       size, strerror(-status));
@@ -549,6 +571,7 @@ static int open_descriptor(struct opening *o)
 	if (!f->is_device && !S_ISREG(o->st.st_mode))
 		return error_set(o->err, -EINVAL, "'%s' is neither a regular file nor a block device",
 				 f->path);
+	fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) & ~O_NONBLOCK); /* was for opening only */
 	return 0;
 }
 

@@ -10,9 +10,11 @@
  *     order    locks of one request are taken in ascending order of their index, all before the first I/O
  *     held     across the I/O of the request (they are core locks: fibers suspend)
  *
- * Requests that keep to blocks only ever share, so they do not wait for each other; on a disk where everybody keeps to
- * blocks the price is one uncontended atomic operation a MiB. Reads take no lock: each block is written whole, so a read
- * sees the old or the new one.
+ * Requests that keep to blocks only ever share, so they do not wait for each other. As long as no client has ever left the
+ * blocks, which most never do, even that is spared them: they pass through a gate (core/gate.h). The first
+ * read-modify-write closes it, which waits for those on their way, and from then on everybody takes locks.
+ * Reads take no lock: each block is written whole, so a read sees the old or the new one as far as the disk below keeps blocks
+ * whole under a reader (RAM does; the page cache under a file need not).
  */
 #include "core/bytes.h"
 
@@ -21,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/gate.h"
 #include "core/wait.h"
 
 #define REGION_SHIFT 20
@@ -33,6 +36,8 @@ struct region_lock {
 
 struct bytes {
 	struct region_lock locks[LOCKS];
+	struct gate gate;            /* passed by requests that keep to blocks while `locking` is false */
+	_Atomic bool locking;        /* never becomes false again; changes while the gate is closed */
 	struct disk *disk;
 	uint64_t block_size;
 };
@@ -123,9 +128,10 @@ static uint64_t lock_mask(uint64_t offset, uint64_t end)
 	return mask;
 }
 
-/* What a request holds: bits in both masks are held exclusively. */
+/* What a request holds: locks, bits in both masks exclusively; or a place in the gate. */
 struct held {
 	uint64_t all, exclusive;
+	bool passing;
 };
 
 static void lock_all(struct bytes *b, struct held h)
@@ -141,6 +147,8 @@ static void lock_all(struct bytes *b, struct held h)
 
 static void unlock_all(struct bytes *b, struct held h)
 {
+	if (h.passing)
+		gate_leave(&b->gate);
 	for (uint64_t left = h.all; left; left &= left - 1) {
 		unsigned i = (unsigned)__builtin_ctzll(left);
 		if (h.exclusive >> i & 1)
@@ -152,10 +160,27 @@ static void unlock_all(struct bytes *b, struct held h)
 
 static struct held lock_shared(struct bytes *b, uint64_t offset, uint64_t length)
 {
-	struct held h = {.all = lock_mask(offset, offset + length)};
+	struct held h = {.passing = true};
 
+	if (!atomic_load_explicit(&b->locking, memory_order_acquire)) {
+		gate_enter(&b->gate);
+		if (!atomic_load_explicit(&b->locking, memory_order_acquire))
+			return h;
+		gate_leave(&b->gate);
+	}
+	h = (struct held){.all = lock_mask(offset, offset + length)};
 	lock_all(b, h);
 	return h;
+}
+
+/* The first request that does not keep to blocks: once this returns nobody is on his way without locks. */
+static void start_locking(struct bytes *b)
+{
+	if (atomic_load_explicit(&b->locking, memory_order_acquire))
+		return;
+	gate_close(&b->gate);
+	atomic_store_explicit(&b->locking, true, memory_order_release);
+	gate_open(&b->gate);
 }
 
 /* Exclusive over the edge blocks, shared between them. */
@@ -163,6 +188,7 @@ static struct held lock_edges(struct bytes *b, const struct range *r)
 {
 	struct held h = {.all = lock_mask(r->first, r->last)};
 
+	start_locking(b);
 	if (has_head(r))
 		h.exclusive |= lock_mask(r->first, r->first + r->block);
 	if (has_tail(r))
@@ -266,8 +292,10 @@ static int write_widened(struct bytes *b, const struct vec *v, uint64_t offset, 
 	struct held h;
 	int status = widen(b, offset, v->size, &r, io);
 
-	if (status || !v->size)
+	if (status)
 		return status;
+	if (!v->size) /* still tells a read-only disk */
+		return disk_write(b->disk, v, r.first, io);
 	h = lock_edges(b, &r);
 	status = read_edges(b, &r, &e, io);
 	if (!status) {
@@ -351,8 +379,10 @@ static int zero_widened(struct bytes *b, uint64_t offset, uint64_t length, const
 	struct held h;
 	int status = widen(b, offset, length, &r, io);
 
-	if (status || !length)
+	if (status)
 		return status;
+	if (!length)
+		return disk_write_zeroes(b->disk, r.first, 0, io);
 	if (io->flags & IO_FAST_ONLY)
 		return io_fail(io, -EOPNOTSUPP, "no fast zeroing of partial blocks");
 	h = lock_edges(b, &r);

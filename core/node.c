@@ -220,14 +220,18 @@ int disk_write_zeroes_slowly(struct disk *d, uint64_t offset, uint64_t length, c
 
 /* ------------------------------------------------------------------ making */
 
+#define CACHE_LINE 64u
+
 void *disk_new(size_t state_size, const char *kind, const struct disk_ops *ops,
 	       struct disk *const *children, unsigned nr_children)
 {
-	struct disk *d = calloc(1, state_size);
+	size_t lines = (state_size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+	struct disk *d = aligned_alloc(CACHE_LINE, lines);
 
 	assert(state_size >= sizeof(*d));
 	if (!d)
 		return NULL;
+	memset(d, 0, lines);
 	d->slots[STAT_SLOT_SHARED] = stat_slot_new();
 	d->children = calloc(nr_children ? nr_children : 1, sizeof(*children));
 	if (!d->slots[STAT_SLOT_SHARED] || !d->children) {

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "core/disk.h"
+#include "core/slots.h"
 #include "core/wait.h"
 
 /*
@@ -72,10 +73,6 @@ struct disk_ops {
 	int (*close)(struct disk *d, bool abandoned, struct error *err);
 };
 
-/* Counters of one thread: see stats.c. */
-struct stat_slot;
-#define STAT_SLOTS 64
-
 /* Fields are the core's, but for those marked as the kind's. */
 struct disk {
 	/* read on every request */
@@ -99,7 +96,7 @@ struct disk {
 };
 
 /*
- * Allocates a zeroed state of `state_size` bytes that begins with a struct disk, over `children` (which it will
+ * Allocates a zeroed state of `state_size` bytes, on a cache line, that begins with a struct disk, over `children` (which it will
  * own from disk_publish() on). NULL when memory ran out.
  */
 void *disk_new(size_t state_size, const char *kind, const struct disk_ops *ops,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The counters behind core/stats.h: one slot a thread and node, so that no cache line is shared. For core/disk.c alone. */
+/* The counters behind core/stats.h: one slot a thread and node, so that no cache line is shared. For the core alone. */
 #ifndef PLATTER_CORE_SLOTS_H
 #define PLATTER_CORE_SLOTS_H
 
@@ -15,6 +15,7 @@
  * find no free index share the last slot and count there with atomic additions. Indexes are used again when their
  * thread has ended; the slots keep their sums.
  */
+#define STAT_SLOTS 64
 #define STAT_SLOT_SHARED (STAT_SLOTS - 1)
 
 struct stat_count {

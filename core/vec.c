@@ -63,20 +63,38 @@ static bool walk_next(struct walk *w, struct iovec *piece)
 	return true;
 }
 
+/* Where byte `from` of a window over one buffer lies: most are. NULL for others, and where there is no memory. */
+static inline char *only_piece(const struct vec *v, size_t from)
+{
+	return v->count == 1 && v->iov->iov_base ? (char *)v->iov->iov_base + v->skip + from : NULL;
+}
+
 void vec_gather(const struct vec *v, size_t from, void *dst, size_t size)
 {
-	struct walk w = walk_start(v, from, size);
+	const char *only = only_piece(v, from);
+	struct walk w;
 	struct iovec piece;
 
+	if (only) {
+		memcpy(dst, only, size);
+		return;
+	}
+	w = walk_start(v, from, size);
 	for (char *p = dst; walk_next(&w, &piece); p += piece.iov_len)
 		memcpy(p, piece.iov_base, piece.iov_len);
 }
 
 void vec_scatter(const struct vec *v, size_t from, const void *src, size_t size)
 {
-	struct walk w = walk_start(v, from, size);
+	char *only = only_piece(v, from);
+	struct walk w;
 	struct iovec piece;
 
+	if (only) {
+		memcpy(only, src, size);
+		return;
+	}
+	w = walk_start(v, from, size);
 	for (const char *p = src; walk_next(&w, &piece); p += piece.iov_len)
 		memcpy(piece.iov_base, p, piece.iov_len);
 }
@@ -92,9 +110,13 @@ void vec_zero(const struct vec *v, size_t from, size_t size)
 
 bool vec_is_zero(const struct vec *v, size_t from, size_t size)
 {
-	struct walk w = walk_start(v, from, size);
+	const char *only = only_piece(v, from);
+	struct walk w;
 	struct iovec piece;
 
+	if (only)
+		return memory_is_zero(only, size);
+	w = walk_start(v, from, size);
 	while (walk_next(&w, &piece))
 		if (!memory_is_zero(piece.iov_base, piece.iov_len))
 			return false;

@@ -12,9 +12,9 @@
  *              put into the cache where it is still absent, and copied to the caller. A fill that fails is no error.
  *   writing    layer 0, and on while a layer is marked write-through. The first failure ends it.
  *   sizes      the disk is as large as layer 0. Of layer i one sees what lies below the ends of all layers from 1 to i, and
- *              below `cap`: the smallest size the disk ever had since it was first resized itself. So a child may be
- *              larger than its parent, and what was cut off by a shrink, or never was inside, does not come from
- *              below after growing.
+ *              below their `caps`: what could be seen when the disk was resized itself, or less. So a child may be larger
+ *              than its parent, and what was cut off by a shrink, or never was to be seen, does not come from below after
+ *              growing.
  *   following  as long as the disk was not resized itself it grows when layer 0 says it has grown through its children
  *              (a base under a memdiff); it never shrinks with them: there is zero past the parent's end.
  *
@@ -38,7 +38,7 @@ struct layered {
 	struct disk disk;
 	struct layer_place *places;
 	unsigned count;
-	_Atomic uint64_t cap;      /* bytes of the layers below 0 that may be seen */
+	_Atomic uint64_t *caps;    /* of each layer: bytes of it, and of those below, that may be seen; [0] is not used */
 	_Atomic bool resized;      /* by disk_resize(): no longer follows the base */
 	struct wait_mutex resizing; /* changes of the size, one at a time; held across I/O, before resize_lock */
 	_Atomic uint64_t unfilled; /* cache fills that failed */
@@ -59,16 +59,16 @@ static uint64_t visible_below(struct layered *s, uint64_t above, unsigned i)
 {
 	struct layer *l = s->places[i].layer;
 
-	return min64(above, l->ops->size(l));
+	return min64(min64(above, atomic_load(&s->caps[i])), l->ops->size(l));
 }
 
 static uint64_t visible(struct layered *s, unsigned i)
 {
-	uint64_t bytes = atomic_load(&s->cap);
+	uint64_t bytes = UINT64_MAX;
 
 	for (unsigned below = 1; below <= i; below++)
 		bytes = visible_below(s, bytes, below);
-	return i ? bytes : UINT64_MAX;
+	return bytes;
 }
 
 /* ------------------------------------------------------------------ walking down */
@@ -135,10 +135,9 @@ static void descent_down(struct descent *w, uint64_t length)
 {
 	const struct level *above = &w->level[w->depth++];
 	struct level *at = &w->level[w->depth];
-	uint64_t limit = w->depth == 1 ? atomic_load(&w->s->cap) : above->visible;
 
 	at->end = w->position + length;
-	at->visible = w->depth < w->s->count ? visible_below(w->s, limit, w->depth) : 0;
+	at->visible = w->depth < w->s->count ? visible_below(w->s, above->visible, w->depth) : 0;
 }
 
 /* The run is settled: goes on after it, in the layer that is next to be asked there. */
@@ -377,12 +376,13 @@ static int layered_flush(struct disk *d, const struct io *io)
 
 /* ------------------------------------------------------------------ size */
 
-static void lower_cap(struct layered *s, uint64_t size)
+/* From now on no more of the lower layers is seen than is now, and nothing past `end`. The only place where caps change. */
+static void lower_caps(struct layered *s, uint64_t end)
 {
-	uint64_t cap = atomic_load(&s->cap);
-
-	while (size < cap && !atomic_compare_exchange_weak(&s->cap, &cap, size))
-		;
+	for (unsigned i = 1; i < s->count; i++) {
+		end = visible_below(s, end, i);
+		atomic_store(&s->caps[i], end);
+	}
 }
 
 static int resize_layers(struct layered *s, uint64_t size, const struct io *io)
@@ -405,7 +405,7 @@ static int layered_resize(struct disk *d, uint64_t size, const struct io *io)
 
 	wait_mutex_lock(&s->resizing);
 	atomic_store(&s->resized, true);
-	lower_cap(s, min64(size, disk_size(d)));
+	lower_caps(s, min64(size, disk_size(d)));
 	status = resize_layers(s, size, io);
 	if (!status)
 		disk_set_size(d, size);
@@ -473,6 +473,7 @@ static int layered_close(struct disk *d, bool abandoned, struct error *err)
 		}
 	}
 	free(s->places);
+	free(s->caps);
 	return status;
 }
 
@@ -591,6 +592,29 @@ static void merge_info(struct disk_info *info, const struct layer_place *places,
 	}
 }
 
+/* Takes over the list of layers; without a resize all of them may be seen whole. */
+static int take_places(struct layered *s, const struct layer_place *places, unsigned count)
+{
+	s->places = reallocarray(NULL, count, sizeof(*s->places));
+	s->caps = reallocarray(NULL, count, sizeof(*s->caps));
+	if (!s->places || !s->caps)
+		return -ENOMEM;
+	s->count = count;
+	for (unsigned i = 0; i < count; i++) {
+		s->places[i] = places[i];
+		atomic_init(&s->caps[i], UINT64_MAX);
+		places[i].layer->bottom = i + 1 == count;
+	}
+	return 0;
+}
+
+static void drop_shell(struct layered *s)
+{
+	free(s->places);
+	free(s->caps);
+	disk_drop_new(&s->disk);
+}
+
 int layered_create(const char *kind, const struct layer_place *places, unsigned count,
 		   struct disk *const *children, unsigned nr_children, unsigned open_flags,
 		   struct disk **out, struct error *err)
@@ -601,29 +625,19 @@ int layered_create(const char *kind, const struct layer_place *places, unsigned 
 	if (status)
 		return status;
 	s = disk_new(sizeof(*s), kind, &layered_ops, children, nr_children);
-	if (!s)
-		return error_set(err, -ENOMEM, "no memory");
-	s->places = reallocarray(NULL, count, sizeof(*places));
-	if (s->places) {
-		memcpy(s->places, places, count * sizeof(*places));
-		s->count = count;
-		atomic_store(&s->cap, UINT64_MAX);
-		for (unsigned i = 0; i < count; i++)
-			places[i].layer->bottom = i + 1 == count;
+	if (!s || take_places(s, places, count)) {
+		status = error_set(err, -ENOMEM, "no memory");
+	} else {
 		merge_info(&s->disk.info, places, count);
 		if (open_flags & OPEN_READ_ONLY)
 			s->disk.info.flags |= DISK_READ_ONLY;
 		status = disk_publish(&s->disk, places[0].layer->ops->size(places[0].layer), err);
-	} else {
-		status = error_set(err, -ENOMEM, "no memory");
 	}
-	if (status) {
-		free(s->places);
-		disk_drop_new(&s->disk);
-		return status;
-	}
-	*out = &s->disk;
-	return 0;
+	if (!status)
+		*out = &s->disk;
+	else if (s)
+		drop_shell(s);
+	return status;
 }
 
 /* One stack of the new layer and those of a layered disk, whose shell is given up. */
@@ -646,9 +660,15 @@ static int join(const char *kind, const struct layer_place *top, struct layered 
 	free(places);
 	if (status)
 		return status;
-	free(below->places);
-	disk_drop_new(&below->disk);
+	drop_shell(below);
 	return 0;
+}
+
+/* What was resized shows less than its layers hold, which only it knows. */
+static bool can_join(struct disk *below)
+{
+	return below->ops.read == layered_read && layered_of(below)->count < MAX_LAYERS &&
+	       !atomic_load(&layered_of(below)->resized);
 }
 
 int layered_create_over(const char *kind, const struct layer_place *top, struct disk *below,
@@ -657,7 +677,7 @@ int layered_create_over(const char *kind, const struct layer_place *top, struct 
 	struct layer_place places[2] = {*top};
 	int status;
 
-	if (below->ops.read == layered_read && layered_of(below)->count < MAX_LAYERS)
+	if (can_join(below))
 		return join(kind, top, layered_of(below), open_flags, out, err);
 	places[1].layer = disk_layer_create(below);
 	if (!places[1].layer)

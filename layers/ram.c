@@ -24,8 +24,8 @@
  *   `size` is lowered before what lies beyond is dropped, and writers check it under the leaf's lock: nothing is left
  *     beyond the end for a later growth to show.
  *
- * A write that is all zero within a page is recorded as zero; within a page that has memory, zero sectors written
- * together with others are data, so that runs do not break into sectors.
+ * A write that is all zero within a page is recorded as zero (map speaks of whole blocks all the same); within a page that
+ * has memory, zero sectors written together with others are data, so that runs do not break into sectors.
  *
  * Memory over the bytes stored: 8 bytes an entry, 0.2 KiB a leaf, and one page in 512 in the page pool.
  */
@@ -36,8 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/spec.h"
-#include "core/wait.h"
+#include "core/short-lock.h"
 #include "layers/pages.h"
 
 #define SECTOR_SHIFT 9
@@ -58,9 +57,9 @@ _Static_assert(LAYER_ABSENT == 0 && LAYER_ZERO == 1, "slots without a pointer ar
 _Static_assert(PAGE_BYTES == 1u << PAGE_SHIFT, "pages of the pool are pages of the tree");
 
 struct leaf {
-	struct wait_rwlock lock;
-	uint64_t *entries;
+	_Alignas(64) struct short_lock lock;
 	uint16_t count, capacity;
+	uint64_t *entries;
 	uint8_t background; /* LAYER_ABSENT or LAYER_ZERO */
 	uint16_t before[LEAF_WORDS];
 	uint64_t has_entry[LEAF_WORDS];
@@ -125,14 +124,17 @@ static uint64_t background_entry(const struct leaf *f)
 
 static inline bool leaf_has(const struct leaf *f, unsigned page)
 {
-	return f->has_entry[page / 64] >> page % 64 & 1;
+	return f->count == LEAF_PAGES || f->has_entry[page / 64] >> page % 64 & 1;
 }
 
-/* Where the page's entry stands, or would stand. */
+/* Where the page's entry stands, or would stand. A full leaf, as most are in the end, needs no look at the map. */
 static inline unsigned leaf_rank(const struct leaf *f, unsigned page)
 {
-	uint64_t below = f->has_entry[page / 64] & ((UINT64_C(1) << page % 64) - 1);
+	uint64_t below;
 
+	if (f->count == LEAF_PAGES)
+		return page;
+	below = f->has_entry[page / 64] & ((UINT64_C(1) << page % 64) - 1);
 	return f->before[page / 64] + (unsigned)__builtin_popcountll(below);
 }
 
@@ -234,9 +236,10 @@ static uintptr_t find_slot(struct ram *r, uint64_t leaf_number, unsigned *shift)
 
 static uintptr_t new_leaf(struct ram *r, uintptr_t background)
 {
-	struct leaf *f = calloc(1, sizeof(*f));
+	struct leaf *f = aligned_alloc(64, sizeof(*f));
 
 	if (f) {
+		*f = (struct leaf){0};
 		f->background = (uint8_t)background;
 		atomic_fetch_add_explicit(&r->nr_leaves, 1, memory_order_relaxed);
 	}
@@ -360,19 +363,31 @@ static unsigned bare_pages(const struct leaf *f, unsigned page)
 	return LEAF_PAGES - begin;
 }
 
+/* Pages from `page` on that have entries, up to the first that has none. Returns where that is. */
+static unsigned scan_entries(struct scan *s, const struct leaf *f, unsigned page, bool *more)
+{
+	const uint64_t *entry = &f->entries[leaf_rank(f, page)];
+
+	do
+		*more = scan_page(s, *entry++);
+	while (*more && ++page < LEAF_PAGES && leaf_has(f, page));
+	return page;
+}
+
 static bool scan_leaf(struct scan *s, const struct leaf *f)
 {
-	uint64_t leaf_end = (s->position | (LEAF_BYTES - 1)) + 1;
+	unsigned page = s->position >> PAGE_SHIFT & (LEAF_PAGES - 1);
 	bool more = true;
 
-	while (more && s->position < leaf_end) {
-		unsigned page = s->position >> PAGE_SHIFT & (LEAF_PAGES - 1);
+	while (more && page < LEAF_PAGES) {
 		unsigned bare = bare_pages(f, page);
 		uint64_t inside = s->position & (PAGE_BYTES - 1);
-		if (bare)
+		if (bare) {
 			more = scan_take(s, f->background, (uint64_t)bare * PAGE_BYTES - inside, NULL);
-		else
-			more = scan_page(s, f->entries[leaf_rank(f, page)]);
+			page += bare;
+		} else {
+			page = scan_entries(s, f, page, &more);
+		}
 	}
 	return more;
 }
@@ -390,9 +405,9 @@ static void scan_run(struct ram *r, const struct vec *v, uint64_t offset, uint64
 		uintptr_t value = find_slot(r, number, &shift);
 		if (value > SLOT_ZERO) {
 			struct leaf *f = (struct leaf *)value;
-			wait_rwlock_lock_shared(&f->lock);
+			short_lock_shared(&f->lock);
 			more = scan_leaf(&s, f);
-			wait_rwlock_unlock_shared(&f->lock);
+			short_unlock_shared(&f->lock);
 		} else {
 			uint64_t end = ((number >> shift) + 1) << shift << LEAF_SHIFT;
 			more = scan_take(&s, (enum presence)value, end - s.position, NULL);
@@ -409,11 +424,27 @@ static int ram_read(struct layer *l, const struct vec *v, uint64_t offset, struc
 	return 0;
 }
 
+/* Pages of zeroes are found inside of larger blocks, too; a block that is in part data is data. */
+static void keep_to_blocks(struct layer_run *run, uint32_t block)
+{
+	uint64_t rest = run->length % block;
+
+	if (!rest)
+		return;
+	if (run->presence == LAYER_DATA || run->length < block) {
+		run->presence = LAYER_DATA;
+		run->length += block - rest;
+	} else {
+		run->length -= rest;
+	}
+}
+
 static int ram_map(struct layer *l, uint64_t offset, uint64_t length, struct layer_run *run,
 		   const struct io *io)
 {
 	(void)io;
 	scan_run(ram_of(l), NULL, offset, length, run);
+	keep_to_blocks(run, l->info.block_size);
 	return 0;
 }
 
@@ -470,8 +501,9 @@ static int page_write(struct ram *r, struct leaf *f, unsigned page, unsigned beg
 	if (!memory)
 		return -ENOSPC;
 	vec_gather(v, from, memory + begin, end - begin);
-	leaf_set(r, f, page,
-		 entry_make(memory, entry_data(entry) | bits, entry_zero(entry) & (uint8_t)~bits));
+	if ((entry_data(entry) & bits) != bits)
+		leaf_set(r, f, page,
+			 entry_make(memory, entry_data(entry) | bits, entry_zero(entry) & (uint8_t)~bits));
 	return 0;
 }
 
@@ -522,9 +554,9 @@ static int lock_leaf(struct ram *r, uint64_t offset, uint64_t length, struct lea
 
 	if (!f)
 		return -ENOSPC;
-	wait_rwlock_lock_exclusive(&f->lock);
+	short_lock_exclusive(&f->lock);
 	if (offset + length > atomic_load(&r->size)) {
-		wait_rwlock_unlock_exclusive(&f->lock);
+		short_unlock_exclusive(&f->lock);
 		return -ERANGE;
 	}
 	*out = f;
@@ -551,7 +583,7 @@ static int write_pages(struct ram *r, page_function *write, const struct vec *v,
 		if (status)
 			break;
 		status = leaf_write(r, f, write, v, done, at, n);
-		wait_rwlock_unlock_exclusive(&f->lock);
+		short_unlock_exclusive(&f->lock);
 		done += n;
 	}
 	return fail(r, status, io);
@@ -616,14 +648,14 @@ static int leaf_clear(const struct clearing *c, struct leaf *f, uint64_t base)
 	uint64_t end = min64(c->end, base + LEAF_BYTES);
 	int status = 0;
 
-	wait_rwlock_lock_exclusive(&f->lock);
+	short_lock_exclusive(&f->lock);
 	if (!c->cut && end > atomic_load(&c->r->size))
 		status = -ERANGE;
 	else if (at == base && end == base + LEAF_BYTES)
 		leaf_clear_all(c->r, f, c->to);
 	else
 		status = leaf_clear_pages(c, f, at, end);
-	wait_rwlock_unlock_exclusive(&f->lock);
+	short_unlock_exclusive(&f->lock);
 	return status;
 }
 

@@ -215,7 +215,8 @@ static void begin(struct request *r, const char *name, bool writing, unsigned io
 {
 	r->name = name;
 	r->writing = writing;
-	r->failure = (struct failure){0};
+	atomic_init(&r->failure.claimed, 0); /* empty; its text need not be cleared for every request */
+	r->failure.text[0] = '\0';
 	r->io = (struct io){.flags = io_flags, .failure = &r->failure};
 }
 

@@ -40,23 +40,23 @@ void do_read(struct trial *t, uint64_t offset, uint64_t length)
 	free(found);
 }
 
-/* Data with whole blocks and pages of zeroes in it. */
+/* Data with pages and sectors of zeroes in it, whole blocks and parts of them. */
 static void make_data(struct trial *t, unsigned char *data, uint64_t length)
 {
-	uint64_t b = t->model.block;
+	uint64_t unit = random_once_in(&t->random, 2) ? DISK_MIN_BLOCK : t->model.block;
 
 	random_fill(&t->random, data, length);
 	if (random_once_in(&t->random, 6))
 		memset(data, 0, length);
 	if (random_once_in(&t->random, 3)) {
-		uint64_t from = random_below(&t->random, length / b) * b;
-		memset(data + from, 0, random_below(&t->random, (length - from) / b + 1) * b);
+		uint64_t from = random_below(&t->random, length / unit) * unit;
+		memset(data + from, 0, random_below(&t->random, (length - from) / unit + 1) * unit);
 	}
 }
 
 void do_write(struct trial *t, uint64_t offset, uint64_t length)
 {
-	struct io io = {.flags = random_once_in(&t->random, 10) ? IO_FUA : 0};
+	struct io io = {.flags = random_once_in(&t->random, 40) ? IO_FUA : 0};
 	unsigned char *data = must_have(length), *after = must_have(length);
 	struct scatter s;
 
@@ -93,9 +93,10 @@ void do_discard(struct trial *t, uint64_t offset, uint64_t length, unsigned flag
 		CHECK(model_discarded(&t->model, t->disk, offset, length));
 }
 
+/* FUA now and then: it makes real disks wait. */
 static unsigned any_flags(struct trial *t)
 {
-	return (unsigned)random_below(&t->random, 2 * IO_FAST_ONLY);
+	return (unsigned)random_below(&t->random, 4) * IO_MAY_UNMAP | (random_once_in(&t->random, 10) ? IO_FUA : 0);
 }
 
 /* The list's runs adjoin and cover the range, or its beginning when there are as many as were asked for. */
@@ -137,7 +138,7 @@ static void change_something(struct trial *t)
 	model_range(&t->model, &t->random, 3 << 20, &offset, &length);
 	switch (random_below(&t->random, 8)) {
 	case 0:
-		do_discard(t, offset, length, random_once_in(&t->random, 4) ? IO_FUA : 0);
+		do_discard(t, offset, length, random_once_in(&t->random, 20) ? IO_FUA : 0);
 		break;
 	case 1:
 	case 2:
@@ -161,7 +162,8 @@ static void look_at_something(struct trial *t)
 		CHECK_EQ(disk_prefetch(t->disk, offset, length, &io_plain), 0);
 		break;
 	case 2:
-		CHECK_EQ(disk_flush(t->disk, &io_plain), 0);
+		if (random_once_in(&t->random, 8))
+			CHECK_EQ(disk_flush(t->disk, &io_plain), 0);
 		break;
 	default:
 		do_read(t, offset, length);
@@ -173,7 +175,7 @@ void part_content(const struct contract *c, struct disk *d)
 	struct trial t;
 
 	if (trial_begin(&t, c, d, 2)) {
-		for (unsigned i = 0; i < contract_rounds(300) && !atomic_load(&tap_errors); i++) {
+		for (unsigned i = 0; i < contract_rounds(200) && !atomic_load(&tap_errors); i++) {
 			if (contract_is_writable(d))
 				change_something(&t);
 			look_at_something(&t);

@@ -142,7 +142,7 @@ static void be_writer(struct many *m, unsigned owner)
 	struct random r = random_stream(100 + owner);
 	unsigned mine = (m->nr_blocks - owner + WRITERS - 1) / WRITERS;
 
-	for (unsigned i = 0; i < contract_rounds(500); i++) {
+	for (unsigned i = 0; i < contract_rounds(300); i++) {
 		unsigned index = owner + (unsigned)random_below(&r, mine) * WRITERS;
 		change_block(m, index, &r);
 		if (random_once_in(&r, 2))

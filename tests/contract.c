@@ -26,7 +26,7 @@ unsigned contract_slowness(void)
 	if (checkers_in_valgrind())
 		return 20;
 #ifdef CHECKERS_TSAN
-	return 8;
+	return 12;
 #elif defined(CHECKERS_ASAN)
 	return 3;
 #else

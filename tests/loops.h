@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Running a piece of a test where it waits in different ways: on a thread, or in a fiber of several kinds of loops. */
+/*
+ * Running a piece of a test where it waits in different ways: on a thread, or in a fiber of several kinds
+ * of loops.
+ */
 #ifndef PLATTER_TESTS_LOOPS_H
 #define PLATTER_TESTS_LOOPS_H
 
@@ -67,7 +70,8 @@ TAP_UNUSED static void run_fibers(const struct loop_mode *mode, unsigned count, 
 }
 
 /* Runs entry(argument) as that mode says. */
-TAP_UNUSED static void run_in_mode(const struct loop_mode *mode, void (*entry)(void *argument), void *argument)
+TAP_UNUSED static void run_in_mode(const struct loop_mode *mode, void (*entry)(void *argument),
+				   void *argument)
 {
 	if (mode->on_thread)
 		entry(argument);
@@ -76,7 +80,8 @@ TAP_UNUSED static void run_in_mode(const struct loop_mode *mode, void (*entry)(v
 }
 
 /* Threads that run entry(argument); joined by threads_join(). */
-TAP_UNUSED static void threads_start(pthread_t *threads, unsigned count, void *(*entry)(void *), void *argument)
+TAP_UNUSED static void threads_start(pthread_t *threads, unsigned count, void *(*entry)(void *),
+				     void *argument)
 {
 	for (unsigned i = 0; i < count; i++)
 		if (pthread_create(&threads[i], NULL, entry, argument)) {
@@ -91,7 +96,10 @@ TAP_UNUSED static void threads_join(const pthread_t *threads, unsigned count)
 		pthread_join(threads[i], NULL);
 }
 
-/* Given `static void body(const struct loop_mode *mode)`: a test for each kind of loop, and all of their TAP_RUNs. */
+/*
+ * Given `static void body(const struct loop_mode *mode)`: a test for each kind of loop, and all of their
+ * TAP_RUNs.
+ */
 #define LOOP_TESTS(body) \
 	static void test_##body##_ring(void) \
 	{ \

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/loop.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "core/open.h"
@@ -209,6 +211,73 @@ static void check_read_only_open(void)
 	check_spec("slice:4096:file:FILE;block=BLOCK", 4096, expected);
 }
 
+/* ------------------------------------------------------------------ a block device */
+
+/* A loop device over `path`, which ends when the descriptor is closed; -1: none can be had here. */
+static int attach_loop(const char *path, char name[64])
+{
+	struct loop_info64 info = {.lo_flags = LO_FLAGS_AUTOCLEAR};
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), file, number, fd = -1;
+
+	number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
+	if (control >= 0)
+		close(control);
+	if (number < 0)
+		return -1;
+	snprintf(name, 64, "/dev/loop%d", number);
+	file = open(path, O_RDWR | O_CLOEXEC);
+	fd = open(name, O_RDWR | O_CLOEXEC);
+	if (fd >= 0 && (ioctl(fd, LOOP_SET_FD, file) || ioctl(fd, LOOP_SET_STATUS64, &info))) {
+		close(fd);
+		fd = -1;
+	}
+	if (file >= 0)
+		close(file);
+	return fd;
+}
+
+static void test_second_writer_of_a_device(void)
+{
+	CLEANUP_ERROR struct error err = {0};
+	struct disk *writer = NULL, *second = NULL, *reader = NULL;
+
+	CHECK_EQ(disk_open(now.spec, 0, &writer, NULL), 0);
+	CHECK_EQ(disk_open(now.spec, 0, &second, &err), -EBUSY);
+	CHECK(strstr(error_text(&err), "for writing by one user") != NULL);
+	CHECK_EQ(disk_open(now.spec, OPEN_READ_ONLY, &reader, NULL), 0);
+	CHECK_EQ(disk_close(reader, NULL), 0);
+	CHECK_EQ(disk_close(writer, NULL), 0);
+}
+
+static void test_no_device(void)
+{
+	SKIP("no loop device can be had");
+}
+
+static void check_device(void)
+{
+	static const char *const patterns[] = {"file:DEVICE", "file:DEVICE;direct", "file:DEVICE;block=4096",
+					       "file:DEVICE;ro", "memdiff:slice:4096:file:DEVICE"};
+	char device[64];
+	int fd = attach_loop(make_file("behind-device", SIZE), device);
+	const struct word words[] = {{"DEVICE", device}, {0}};
+
+	if (fd < 0) {
+		TAP_RUN(test_no_device);
+		return;
+	}
+	for (size_t i = 0; i < sizeof(patterns) / sizeof(*patterns); i++) {
+		expand(patterns[i], words, now.spec, sizeof(now.spec));
+		now.contract = (struct contract){.name = patterns[i], .spec = now.spec, .size = strstr(patterns[i], "slice")
+											    ? SIZE - 4096 : SIZE,
+						 .may_tear = true};
+		tap_run(patterns[i], run_contract);
+	}
+	expand(patterns[0], words, now.spec, sizeof(now.spec));
+	TAP_RUN(test_second_writer_of_a_device);
+	close(fd);
+}
+
 int main(void)
 {
 	check_each(leaves, sizeof(leaves) / sizeof(*leaves));
@@ -218,5 +287,6 @@ int main(void)
 	check_read_only_open();
 	check_largest();
 	check_pairs();
+	check_device();
 	return TAP_DONE();
 }

@@ -516,6 +516,7 @@ static void make_layer(struct stack *s, unsigned i, struct random *r)
 	s->blocks[i] = random_below(r, MOST_BLOCKS) + 1;
 	if (last && random_once_in(r, 2)) {
 		s->base = trap_create(&(struct trap_options){.size = s->blocks[i] * B,
+							     .capacity = MOST_BLOCKS * B,
 							     .flags = base_options.flags,
 							     .discard = DISK_DISCARD_ZEROES});
 		populate_base(s, i, r);
@@ -716,30 +717,62 @@ static void test_own_size_stays(void)
 	close_good(d);
 }
 
-static void *resize_often(void *argument)
-{
-	struct cache_race *z = argument;
-	struct random r = random_stream(40 + (unsigned)(uintptr_t)pthread_self() % 1000);
+#define RESIZERS 3u
 
-	for (unsigned i = 0; i < 2000 / contract_slowness(); i++)
+static const struct layer_ops *quick_ops;
+
+/* Lets the others in before the disk learns of it. */
+static int resize_slowly(struct layer *l, uint64_t size, const struct io *io)
+{
+	int status = quick_ops->resize(l, size, io);
+
+	wait_yield();
+	return status;
+}
+
+struct resizers {
+	struct disk *disk;
+	struct layer *top;
+	pthread_barrier_t barrier;
+	_Atomic unsigned next;
+};
+
+/* All resize once; in between the first looks. */
+static void *resize_in_step(void *argument)
+{
+	struct resizers *z = argument;
+	unsigned number = atomic_fetch_add(&z->next, 1);
+	struct random r = random_stream(40 + number);
+
+	for (unsigned i = 0; i < 1000 / contract_slowness(); i++) {
+		pthread_barrier_wait(&z->barrier);
 		CHECK_EQ(disk_resize(z->disk, (random_below(&r, 64) + 1) * B, &io_plain), 0);
+		pthread_barrier_wait(&z->barrier);
+		if (!number && disk_size(z->disk) != z->top->ops->size(z->top))
+			CHECK(!"the disk is as large as its top layer");
+	}
 	return NULL;
 }
 
-/* Resized by several at once, the disk is in the end as large as its top layer. */
 static void test_resizes_at_once(void)
 {
 	struct trap *base = make_base();
 	struct layer_place p[2] = {{.layer = ram(64)}};
-	struct cache_race z = {.disk = build_over(p, 2, &base->disk)};
-	pthread_t threads[3];
+	struct layer_ops slow = *p[0].layer->ops;
+	struct resizers z = {.top = p[0].layer};
+	pthread_t threads[RESIZERS];
 
-	for (unsigned i = 0; i < 3; i++)
-		if (pthread_create(&threads[i], NULL, resize_often, &z))
+	quick_ops = p[0].layer->ops;
+	slow.resize = resize_slowly;
+	p[0].layer->ops = &slow;
+	z.disk = build_over(p, 2, &base->disk);
+	pthread_barrier_init(&z.barrier, NULL, RESIZERS);
+	for (unsigned i = 0; i < RESIZERS; i++)
+		if (pthread_create(&threads[i], NULL, resize_in_step, &z))
 			abort();
-	for (unsigned i = 0; i < 3; i++)
+	for (unsigned i = 0; i < RESIZERS; i++)
 		pthread_join(threads[i], NULL);
-	CHECK_EQ(disk_size(z.disk), p[0].layer->ops->size(p[0].layer));
+	pthread_barrier_destroy(&z.barrier);
 	close_good(z.disk);
 }
 

@@ -1,11 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Loops: stopping, spawning and waking from other threads, timers and sleep, watching descriptors, changing threads. */
+/*
+ * Loops: stopping, spawning and waking from other threads, timers and sleep, watching descriptors, changing
+ * threads.
+ */
 #include <fcntl.h>
 #include <poll.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "core/aio.h"
+#include "core/fiber.h"
 #include "core/timers.h"
 #include "core/wait.h"
 #include "tests/loops.h"
@@ -39,12 +45,30 @@ static void stop_before_run(const struct loop_mode *mode)
 }
 LOOP_TESTS(stop_before_run)
 
+static int nothing_on_a_thread(void *argument)
+{
+	(void)argument;
+	return 7;
+}
+
+/* Waits in all the ways there are. */
+static void wait_for_everything(void)
+{
+	int fds[2];
+
+	wait_sleep(MS / 4);
+	CHECK_EQ(aio_offload(nothing_on_a_thread, NULL), 7);
+	REQUIRE(pipe2(fds, O_CLOEXEC) == 0);
+	CHECK_EQ(loop_poll(fds[0], POLLIN, MS / 4), -ETIMEDOUT);
+	close(fds[0]), close(fds[1]);
+}
+
 static void stopping_entry(void *argument)
 {
 	unsigned *count = argument;
 
 	loop_stop(loop_current());
-	wait_sleep(MS);
+	wait_for_everything();
 	for (int i = 0; i < 3; i++)
 		loop_spawn(loop_current(), count_entry, count);
 	wait_yield();
@@ -65,18 +89,33 @@ static void stop_waits_for_fibers(const struct loop_mode *mode)
 }
 LOOP_TESTS(stop_waits_for_fibers)
 
-/* A loop can be run again after it returned. */
+struct late {
+	struct loop *loop;
+	unsigned count;
+};
+
+static void *late_spawner(void *argument)
+{
+	struct late *late = argument;
+
+	usleep(500);
+	loop_spawn(late->loop, stopping_entry, &late->count);
+	return NULL;
+}
+
+/* A loop can be run again after it returned, and waits for the next stop then. */
 static void runs_again(const struct loop_mode *mode)
 {
-	struct loop *l = mode_loop(mode);
-	unsigned count = 0;
+	struct late late = {.loop = mode_loop(mode)};
+	pthread_t thread;
 
 	for (unsigned i = 1; i <= 5; i++) {
-		loop_spawn(l, stopping_entry, &count);
-		loop_run(l);
-		CHECK_EQ(count, 4 * i);
+		threads_start(&thread, 1, late_spawner, &late);
+		loop_run(late.loop);
+		CHECK_EQ(late.count, 4 * i);
+		threads_join(&thread, 1);
 	}
-	loop_destroy(l);
+	loop_destroy(late.loop);
 }
 LOOP_TESTS(runs_again)
 
@@ -192,6 +231,62 @@ static void spawn_from_threads(const struct loop_mode *mode)
 }
 LOOP_TESTS(spawn_from_threads)
 
+static void note_that_it_ran(void *argument)
+{
+	atomic_fetch_add((_Atomic unsigned *)argument, 1);
+}
+
+/* Every single wake finds a loop that is asleep. */
+static void a_sleeping_loop_wakes_up(const struct loop_mode *mode)
+{
+	struct loop *l = mode_loop(mode);
+	_Atomic unsigned count = 0;
+	pthread_t runner;
+
+	threads_start(&runner, 1, run_on_thread, l);
+	for (unsigned i = 1; i <= 20; i++) {
+		usleep(1000);
+		CHECK_EQ(loop_spawn(l, note_that_it_ran, &count), 0);
+		for (int wait = 0; wait < 5000 && atomic_load(&count) < i; wait++)
+			usleep(1000);
+		CHECK_EQ(atomic_load(&count), i);
+	}
+	loop_stop(l);
+	threads_join(&runner, 1);
+	loop_destroy(l);
+}
+LOOP_TESTS(a_sleeping_loop_wakes_up)
+
+static void short_nap(void *argument)
+{
+	wait_sleep(*(unsigned *)argument * 7000 % 500000);
+}
+
+static void without_descriptors_entry(void *argument)
+{
+	wait_sleep(MS);
+	CHECK_EQ(aio_offload(nothing_on_a_thread, NULL), 7);
+	++*(unsigned *)argument;
+}
+
+/* When the process has no descriptor left for a ring or for waking, everything goes on, only slower. */
+static void works_without_descriptors(const struct loop_mode *mode)
+{
+	struct rlimit old, none;
+	unsigned count = 0;
+	int lowest = dup(0);
+
+	REQUIRE(lowest >= 0 && getrlimit(RLIMIT_NOFILE, &old) == 0);
+	close(lowest);
+	none = (struct rlimit){.rlim_cur = (rlim_t)lowest, .rlim_max = old.rlim_max};
+	REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+	run_fibers(mode, 10, without_descriptors_entry, &count);
+	CHECK_EQ(count, 10);
+	a_sleeping_loop_wakes_up(mode);
+	CHECK(setrlimit(RLIMIT_NOFILE, &old) == 0);
+}
+LOOP_TESTS(works_without_descriptors)
+
 struct last_word {
 	struct loop *loop;
 	struct wait_group group;
@@ -213,7 +308,10 @@ static void last_word_entry(void *argument)
 	loop_stop(loop_current());
 }
 
-/* The loop is destroyed as soon as it returns, while the thread that woke its last fiber may still be on its way out. */
+/*
+ * The loop is destroyed as soon as it returns, while the thread that woke its last fiber may still be on
+ * its way out.
+ */
 static void destroyed_right_after_a_wake(const struct loop_mode *mode)
 {
 	pthread_t thread;
@@ -225,6 +323,7 @@ static void destroyed_right_after_a_wake(const struct loop_mode *mode)
 		w->loop = mode_loop(mode);
 		wait_group_add(&w->group, 1);
 		loop_spawn(w->loop, last_word_entry, w);
+		loop_spawn(w->loop, short_nap, &i); /* it may be awake already */
 		threads_start(&thread, 1, last_word_thread, w);
 		if (i % 3 == 0)
 			usleep(50);
@@ -250,6 +349,7 @@ static void destroyed_right_after_a_stop(const struct loop_mode *mode)
 	for (unsigned i = 0; i < rounds(400); i++) {
 		struct loop *l = mode_loop(mode);
 
+		loop_spawn(l, short_nap, &i);
 		threads_start(&thread, 1, stop_thread, l);
 		if (i % 3 == 0)
 			usleep(50);
@@ -325,7 +425,8 @@ static void test_timers_fire_in_order(void)
 	fired = 0, last_fired = 0;
 	CHECK_EQ(timers_next(&timers), UINT64_MAX);
 	for (unsigned i = 0; i < COUNT; i++) {
-		alarms[i].timer = (struct timer){.deadline = pseudo_random(&random) % 1000, .fire = alarm_fire};
+		alarms[i].timer.deadline = pseudo_random(&random) % 1000;
+		alarms[i].timer.fire = alarm_fire;
 		timers_add(&timers, &alarms[i].timer);
 	}
 	timers_run(&timers, 300);
@@ -551,6 +652,14 @@ static void poll_of_many(const struct loop_mode *mode)
 }
 LOOP_TESTS(poll_of_many)
 
+static void crowding_entry(void *argument)
+{
+	const bool *over = argument;
+
+	while (!*over)
+		wait_yield();
+}
+
 struct race {
 	int fds[2];
 	unsigned timeouts, hits, rounds;
@@ -587,7 +696,7 @@ static void race_writer(void *argument)
 }
 
 /* The time limit and the event come at about the same time, again and again; neither is lost. */
-static void poll_timeout_races_event(const struct loop_mode *mode)
+static void race_poll(const struct loop_mode *mode, unsigned crowd)
 {
 	struct race r = {.rounds = rounds(300)};
 	struct loop *l = mode_loop(mode);
@@ -595,13 +704,27 @@ static void poll_timeout_races_event(const struct loop_mode *mode)
 	REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, r.fds) == 0);
 	loop_spawn(l, race_poller, &r);
 	loop_spawn(l, race_writer, &r);
+	for (unsigned i = 0; i < crowd; i++)
+		loop_spawn(l, crowding_entry, &r.over);
 	loop_stop(l);
 	loop_run(l);
 	CHECK_EQ(r.hits + r.timeouts, r.rounds);
 	loop_destroy(l);
 	close(r.fds[0]), close(r.fds[1]);
 }
+
+static void poll_timeout_races_event(const struct loop_mode *mode)
+{
+	race_poll(mode, 0);
+}
 LOOP_TESTS(poll_timeout_races_event)
+
+/* The fiber that one of them made ready waits for its turn while the other comes. */
+static void poll_timeout_races_event_in_a_crowd(const struct loop_mode *mode)
+{
+	race_poll(mode, 1000);
+}
+LOOP_TESTS(poll_timeout_races_event_in_a_crowd)
 
 static void queued_poller(void *argument)
 {
@@ -621,6 +744,61 @@ static void poll_timeout_of_a_crowd(const struct loop_mode *mode)
 }
 LOOP_TESTS(poll_timeout_of_a_crowd)
 
+struct cancelled {
+	struct ring *ring;
+	struct fiber *fiber;
+	struct request requests[10];
+	int fds[2];
+};
+
+static void start_some(struct cancelled *c, const char *which)
+{
+	for (; *which; which++) {
+		struct request *q = &c->requests[*which - '0'];
+
+		*q = (struct request){.fiber = c->fiber};
+		io_uring_prep_poll_add(&q->sqe, c->fds[0], POLLIN);
+		ring_start(c->ring, q);
+		CHECK_EQ(q->queued, *which >= '7');
+	}
+}
+
+static void cancel_some(struct cancelled *c, const char *which)
+{
+	for (; *which; which++) {
+		struct request *q = &c->requests[*which - '0'];
+
+		CHECK(ring_cancel(c->ring, q));
+		loop_suspend(c->fiber);
+		CHECK_EQ(q->result, -ECANCELED);
+		CHECK_EQ(q->pending, 0);
+	}
+}
+
+/* With room for 7 the last of 10 requests are not in the ring yet. */
+static void cancelling_entry(void *argument)
+{
+	struct fiber *f = loop_fiber();
+	struct cancelled c = {.ring = loop_ring(f, IORING_OP_POLL_ADD), .fiber = f};
+
+	(void)argument;
+	if (!c.ring)
+		return;
+	REQUIRE(pipe2(c.fds, O_CLOEXEC) == 0);
+	start_some(&c, "0123456789");
+	cancel_some(&c, "89");
+	start_some(&c, "98");
+	cancel_some(&c, "7");
+	start_some(&c, "7");
+	cancel_some(&c, "8973210546");
+	close(c.fds[0]), close(c.fds[1]);
+}
+
+static void test_cancelling_requests_placed_and_queued(void)
+{
+	run_fibers(&mode_tiny_ring, 1, cancelling_entry, NULL);
+}
+
 int main(void)
 {
 	RUN_LOOP_TESTS(stop_before_run);
@@ -631,6 +809,8 @@ int main(void)
 	TAP_RUN(test_bad_options_are_refused);
 	TAP_RUN(test_start_and_finish);
 	RUN_LOOP_TESTS(spawn_from_threads);
+	RUN_LOOP_TESTS(a_sleeping_loop_wakes_up);
+	RUN_LOOP_TESTS(works_without_descriptors);
 	RUN_LOOP_TESTS(destroyed_right_after_a_wake);
 	RUN_LOOP_TESTS(destroyed_right_after_a_stop);
 	RUN_LOOP_TESTS(works_after_fork);
@@ -643,6 +823,8 @@ int main(void)
 	RUN_MODE_TESTS(poll_says_what_is_there);
 	RUN_LOOP_TESTS(poll_of_many);
 	RUN_LOOP_TESTS(poll_timeout_races_event);
+	RUN_LOOP_TESTS(poll_timeout_races_event_in_a_crowd);
 	RUN_LOOP_TESTS(poll_timeout_of_a_crowd);
+	TAP_RUN(test_cancelling_requests_placed_and_queued);
 	return TAP_DONE();
 }

@@ -15,6 +15,7 @@ struct job {
 	unsigned seen[64];
 	unsigned under_way, most;
 	unsigned fails_at; /* bits */
+	bool forward;      /* the higher the index, the later it ends; else the other way round */
 	int fd;
 };
 
@@ -25,22 +26,24 @@ static int job_piece(void *argument, unsigned index)
 	if (++j->under_way > j->most)
 		j->most = j->under_way;
 	j->seen[index]++;
-	wait_sleep((8 - index % 8) * MS / 2); /* the lower the index, the later it ends */
+	wait_sleep((j->forward ? index % 8 + 1 : 8 - index % 8) * MS / 2);
 	j->under_way--;
 	return j->fails_at >> index & 1 ? -(int)(1000 + index) : 0;
 }
 
 static void all_at_once_piece(void *argument)
 {
-	struct job j = {.most = 0};
-
 	(void)argument;
-	CHECK_EQ(parallel_run(32, job_piece, &j), 0);
-	CHECK_EQ(j.most, 32);
-	CHECK_EQ(j.under_way, 0);
-	for (unsigned i = 0; i < 32; i++)
-		CHECK_EQ(j.seen[i], 1);
-	CHECK_EQ(j.seen[32], 0);
+	for (int forward = 0; forward < 2; forward++) {
+		struct job j = {.forward = forward};
+
+		CHECK_EQ(parallel_run(32, job_piece, &j), 0);
+		CHECK_EQ(j.most, 32);
+		CHECK_EQ(j.under_way, 0);
+		for (unsigned i = 0; i < 32; i++)
+			CHECK_EQ(j.seen[i], 1);
+		CHECK_EQ(j.seen[32], 0);
+	}
 }
 
 /* Every index is called once, and all are under way together. */
@@ -63,9 +66,12 @@ static void failure_piece(void *argument)
 	j.fails_at = 1 << 7;
 	CHECK_EQ(parallel_run(8, job_piece, &j), -1007);
 	CHECK_EQ(parallel_run(7, job_piece, &j), 0);
+	j.fails_at = 1 << 2 | 1 << 5;
+	j.forward = true;
+	CHECK_EQ(parallel_run(8, job_piece, &j), -1002);
 }
 
-/* The failure with the lowest index counts, though it comes last; the others run all the same. */
+/* The failure with the lowest index counts, whether it comes first or last; the others run all the same. */
 static void lowest_failure(const struct loop_mode *mode)
 {
 	run_in_mode(mode, failure_piece, NULL);

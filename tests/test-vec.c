@@ -41,7 +41,7 @@ static void test_whole(void)
 static void test_nothing(void)
 {
 	const struct iovec empty[2] = {{NULL, 0}, {NULL, 0}};
-	struct vec none = {0}, hollow = vec_whole(empty, 2), s;
+	struct vec none = {0}, hollow = vec_whole(empty, 2), missing = vec_whole(empty, 1), s;
 	struct iovec out[2];
 	size_t bytes = 7;
 
@@ -49,6 +49,10 @@ static void test_nothing(void)
 	vec_scatter(&none, 0, NULL, 0);
 	vec_zero(&none, 0, 0);
 	CHECK(vec_is_zero(&none, 0, 0));
+	vec_gather(&missing, 0, NULL, 0);
+	vec_scatter(&missing, 0, NULL, 0);
+	vec_zero(&missing, 0, 0);
+	CHECK(vec_is_zero(&missing, 0, 0));
 	CHECK(vec_is_aligned(&none, 512, 512));
 	CHECK_EQ(vec_to_iovec(&hollow, out, 2, &bytes), 0);
 	CHECK_EQ(bytes, 0);

@@ -10,8 +10,8 @@
 /* ------------------------------------------------------------------ a crowd of threads and fibers */
 
 /*
- * Everybody runs body(argument): 2 plain threads, and 8 fibers on each of 2 loops, one with a ring, one without. All of
- * them at the same time; returns when all have ended.
+ * Everybody runs body(argument): 2 plain threads, and 8 fibers on each of 2 loops, one with a ring, one
+ * without. All of them at the same time; returns when all have ended.
  */
 struct mix {
 	void (*body)(void *argument);
@@ -51,6 +51,7 @@ static void run_mix(void (*body)(void *argument), void *argument)
 struct counted {
 	struct wait_mutex mutex;
 	struct wait_rwlock rwlock;
+	struct wait_group start;
 	unsigned long counter; /* protected by either */
 	unsigned long copy;
 	unsigned each;
@@ -112,6 +113,34 @@ static void test_mutex_trylock(void)
 	wait_mutex_unlock(&c.mutex);
 	run_mix(trylock_body, &c);
 	CHECK_EQ(c.counter, (unsigned long)MIX_ALL * c.each);
+}
+
+static void *hammer_thread(void *argument)
+{
+	struct counted *c = argument;
+
+	wait_group_done(&c->start);
+	wait_group_wait(&c->start);
+	for (unsigned i = 0; i < c->each; i++) {
+		wait_mutex_lock(&c->mutex);
+		c->counter++;
+		wait_mutex_unlock(&c->mutex);
+	}
+	return NULL;
+}
+
+/*
+ * More threads than processors do nothing but lock and unlock: they meet at every instruction in between.
+ */
+static void test_mutex_is_hammered(void)
+{
+	struct counted c = {.each = rounds(20000)};
+	pthread_t threads[6];
+
+	wait_group_add(&c.start, 6);
+	threads_start(threads, 6, hammer_thread, &c);
+	threads_join(threads, 6);
+	CHECK_EQ(c.counter, 6ul * c.each);
 }
 
 struct line {
@@ -261,8 +290,8 @@ static void *box_raiser(void *argument)
 	for (unsigned i = 0; i < b->target; i++) {
 		atomic_fetch_add(&b->value, 1);
 		wait_signal_raise(&b->signal);
-		if (i % 64 == 0)
-			usleep(50);
+		if (i % 4 == 0)
+			usleep(20); /* lets them come back and wait again */
 	}
 	return NULL;
 }
@@ -274,7 +303,7 @@ static void box_patient(void *argument)
 
 static void box_hasty(void *argument)
 {
-	box_waiter(argument, 20000);
+	box_waiter(argument, 60000);
 }
 
 /* Nobody misses the last raise: all who wait without a time limit come back. */
@@ -288,6 +317,7 @@ static void test_signal_is_never_lost(void)
 	threads_join(&raiser, 1);
 	CHECK_EQ(b.arrived, MIX_ALL);
 	CHECK(!b.signal.queue.head);
+	CHECK_EQ(wait_signal_count(&b.signal), b.target);
 }
 
 /* Time limits that end while it is raised: nothing is lost, nobody is woken twice. */
@@ -350,7 +380,7 @@ static void late_raiser_entry(void *argument)
 {
 	struct box *b = argument;
 
-	while (atomic_load(&b->value) < 3)
+	while (atomic_load(&b->value) < 7)
 		wait_sleep(MS);
 	wait_signal_raise(&b->signal);
 }
@@ -361,16 +391,13 @@ static void leaving_the_queue(const struct loop_mode *mode)
 	struct loop *l = mode_loop(mode);
 	struct box b = {.target = 0};
 
-	loop_spawn(l, short_wait_entry, &b);
-	loop_spawn(l, long_wait_entry, &b);
-	loop_spawn(l, short_wait_entry, &b);
-	loop_spawn(l, long_wait_entry, &b);
-	loop_spawn(l, short_wait_entry, &b);
+	for (const char *c = "sslslsssls"; *c; c++)
+		loop_spawn(l, *c == 's' ? short_wait_entry : long_wait_entry, &b);
 	loop_spawn(l, late_raiser_entry, &b);
 	loop_stop(l);
 	loop_run(l);
-	CHECK_EQ(b.arrived, 2);
-	CHECK_EQ(b.value, 3);
+	CHECK_EQ(b.arrived, 3);
+	CHECK_EQ(b.value, 7);
 	loop_destroy(l);
 }
 LOOP_TESTS(leaving_the_queue)
@@ -429,6 +456,7 @@ struct ephemeral {
 	struct wait_signal *signal;
 	_Atomic bool locked;
 	bool shared;
+	unsigned hold_us; /* long enough for the other to be waiting already, or not */
 };
 
 static void *ephemeral_done(void *argument)
@@ -461,17 +489,17 @@ static void *ephemeral_unlock(void *argument)
 
 	wait_mutex_lock(e->mutex);
 	atomic_store(&e->locked, true);
-	sched_yield();
+	usleep(e->hold_us);
 	wait_mutex_unlock(e->mutex);
 	return NULL;
 }
 
 static int mutex_free_piece(void *argument, unsigned index)
 {
-	struct ephemeral e = {.mutex = calloc(1, sizeof *e.mutex)};
+	struct ephemeral e = {.mutex = calloc(1, sizeof *e.mutex), .hold_us = index % 4 * 100};
 	pthread_t thread;
 
-	(void)argument, (void)index;
+	(void)argument;
 	if (!CHECK(e.mutex))
 		return 0;
 	threads_start(&thread, 1, ephemeral_unlock, &e);
@@ -493,7 +521,7 @@ static void *ephemeral_rw_unlock(void *argument)
 	else
 		wait_rwlock_lock_exclusive(e->rwlock);
 	atomic_store(&e->locked, true);
-	sched_yield();
+	usleep(e->hold_us);
 	if (e->shared)
 		wait_rwlock_unlock_shared(e->rwlock);
 	else
@@ -503,7 +531,9 @@ static void *ephemeral_rw_unlock(void *argument)
 
 static int rwlock_free_piece(void *argument, unsigned index)
 {
-	struct ephemeral e = {.rwlock = calloc(1, sizeof *e.rwlock), .shared = index % 2};
+	struct ephemeral e = {.rwlock = calloc(1, sizeof *e.rwlock),
+			      .shared = index % 2,
+			      .hold_us = index % 3 * 100};
 	pthread_t thread;
 
 	(void)argument;
@@ -568,6 +598,7 @@ int main(void)
 {
 	TAP_RUN(test_mutex_excludes_threads_and_fibers);
 	TAP_RUN(test_mutex_trylock);
+	TAP_RUN(test_mutex_is_hammered);
 	TAP_RUN(test_mutex_is_first_come_first_served);
 	TAP_RUN(test_rwlock_excludes_and_shares);
 	TAP_RUN(test_rwlock_order);

@@ -144,9 +144,12 @@ static int trap_resize(struct disk *d, uint64_t size, const struct io *io)
 {
 	int status = enter(d, TRAP_RESIZE, 0, size, io);
 
-	if (!status)
-		disk_set_size(d, size);
-	return status;
+	if (status)
+		return status;
+	if (size < trap_of(d)->capacity)
+		clear(trap_of(d), size, trap_of(d)->capacity - size);
+	disk_set_size(d, size);
+	return 0;
 }
 
 static int trap_eject(struct disk *d, const struct io *io)
@@ -223,7 +226,7 @@ struct trap *trap_create(const struct trap_options *options)
 
 	leave_out(&ops, options->without);
 	t = must(disk_new(sizeof(*t), "trap", &ops, NULL, 0));
-	t->capacity = size < 4 << 20 ? size : 4 << 20;
+	t->capacity = options->capacity ? options->capacity : size < 4 << 20 ? size : 4 << 20;
 	t->content = must(calloc(1, t->capacity));
 	pthread_mutex_init(&t->lock, NULL);
 	t->disk.info = (struct disk_info){.block_size = block,

@@ -50,6 +50,7 @@ struct trap {
 
 struct trap_options {
 	uint64_t size;        /* 0: 1 MiB */
+	uint64_t capacity;    /* bytes that are remembered; 0: the size, but at most 4 MiB */
 	uint32_t block_size;  /* 0: 512 */
 	unsigned flags;       /* enum disk_flags */
 	enum disk_discard discard;

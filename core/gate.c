@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A passer first counts itself in, then looks whether the gate is closed; who closes it first says so, then looks at the
+ * counts. All four are sequentially consistent, so of two that come at the same time at least one sees the other: either the
+ * passer goes back, or the closer waits for it. Leaving is the same way round: counted out first, and only then is the
+ * closer, if there is one, told to look again.
+ *
+ * Should a fiber leave on another thread than it came in on, one count is too large and another too small; their sum is
+ * right all the same, modulo 2^32, and the sum is all that is looked at.
+ */
+#include "core/gate.h"
+
+static inline _Atomic uint32_t *my_count(struct gate *g)
+{
+	return &g->slots[stat_thread_index ? stat_thread_index : stat_thread_assign()].inside;
+}
+
+/* Out of line: what a passer does who finds it closed. */
+static __attribute__((noinline, cold)) void step_back(struct gate *g)
+{
+	uint32_t seen;
+
+	gate_leave(g);
+	for (;;) {
+		seen = wait_signal_count(&g->changed);
+		if (!atomic_load(&g->closed))
+			return;
+		wait_signal_wait(&g->changed, seen, WAIT_FOREVER);
+	}
+}
+
+void gate_enter(struct gate *g)
+{
+	for (;;) {
+		atomic_fetch_add(my_count(g), 1);
+		if (!atomic_load(&g->closed))
+			return;
+		step_back(g);
+	}
+}
+
+void gate_leave(struct gate *g)
+{
+	atomic_fetch_sub(my_count(g), 1);
+	if (atomic_load(&g->closed))
+		wait_signal_raise(&g->changed);
+}
+
+static uint32_t inside(struct gate *g)
+{
+	uint32_t sum = 0;
+
+	for (unsigned i = 0; i < STAT_SLOTS; i++)
+		sum += atomic_load(&g->slots[i].inside);
+	return sum;
+}
+
+void gate_close(struct gate *g)
+{
+	uint32_t seen;
+
+	wait_mutex_lock(&g->closers);
+	atomic_store(&g->closed, 1);
+	for (;;) {
+		seen = wait_signal_count(&g->changed);
+		if (!inside(g))
+			return;
+		wait_signal_wait(&g->changed, seen, WAIT_FOREVER);
+	}
+}
+
+void gate_open(struct gate *g)
+{
+	atomic_store(&g->closed, 0);
+	wait_signal_raise(&g->changed);
+	wait_mutex_unlock(&g->closers);
+}
