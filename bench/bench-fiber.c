@@ -6,8 +6,8 @@
  *     cached reads      4 KiB from the page cache: pread(2), and through fiber and ring
  *     direct reads      4 KiB with O_DIRECT: one at a time, and 32 at a time on one thread
  *
- * The file is 1 MiB in the current folder, or in the one that is named on the command line. Each figure is the best of some
- * runs, which take turns with those that they are compared with.
+ * The file is 1 MiB in the current folder, or in the one that is named on the command line. Each figure is
+ * the best of some runs, which take turns with those that they are compared with.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -144,7 +144,8 @@ static void run_preads(void *argument)
 	struct readers *r = argument;
 
 	for (unsigned i = 0; i < r->total; i++)
-		if (pread(r->fd, memory + i % r->fibers * BLOCK, BLOCK, (off_t)(i * 97 % BLOCKS) * BLOCK) != BLOCK)
+		if (pread(r->fd, memory + i % r->fibers * BLOCK, BLOCK, (off_t)(i * 97 % BLOCKS) * BLOCK) !=
+		    BLOCK)
 			bench_die("pread: %s", strerror(errno));
 }
 

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -275,15 +275,22 @@ def serve(peer: Peer, context: Context) -> Iterator[Server]:
         server.stop()
 
 
-def make_image(path: Path, size: int) -> None:
-    """The same bytes for every server, allocated, written out and in the page cache."""
-    block = bytes(1 + i * 7 % 255 for i in range(MIB))
-    with path.open("wb") as f:
-        os.posix_fallocate(f.fileno(), 0, size)
-        for at in range(0, size, MIB):
-            f.write(block[: size - at])
-        f.flush()
-        os.fsync(f.fileno())
+def make_images(paths: list[Path], size: int) -> None:
+    """The same bytes for every server: allocated, written out, and in the page cache.
+
+    In turns and in small pieces, so that all of them lie in the page cache in the same way: the file written first
+    would get the larger pieces of memory, and small writes to it would cost a quarter more.
+    """
+    page = bytes(1 + i * 7 % 255 for i in range(4096))
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(path.open("wb", buffering=0)) for path in paths]
+        for f in files:
+            os.posix_fallocate(f.fileno(), 0, size)
+        for _ in range(0, size, len(page)):
+            for f in files:
+                f.write(page)
+        for f in files:
+            os.fsync(f.fileno())
 
 
 def write_back(images: list[Path]) -> None:
@@ -368,10 +375,16 @@ def summarise(load: Load, servers: list[Server]) -> dict[str, Any]:
     }
 
 
+def order_of_round(servers: list[Server], number: int) -> list[Server]:
+    """Everybody is first, last, before and after everybody else: what a run leaves behind hits all the same."""
+    first = number // 2 % len(servers)
+    turned = servers[first:] + servers[:first]
+    return turned[::-1] if number % 2 else turned
+
+
 def run_load(settings: argparse.Namespace, load: Load, servers: list[Server]) -> dict[str, Any]:
     for r in range(settings.rounds):
-        first = r % len(servers)
-        for server in servers[first:] + servers[:first]:
+        for server in order_of_round(servers, r):
             server.samples.setdefault(load.name, []).append(measure(settings, server, load, seed=r))
     return summarise(load, servers)
 
@@ -386,16 +399,17 @@ def start_group(
 ) -> tuple[list[Server], list[Path]]:
     sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="platter-bench-")))
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="images-", dir=settings.folder)))
-    servers, images = [], []
     size = settings.file_size if group.image else settings.size
-    for number, peer in enumerate(peers):
-        context = Context(settings, sockets / f"{number}.sock", folder / f"{number}.img", size)
-        if group.image:
-            make_image(context.image, size)
-            images.append(context.image)
-        servers.append(stack.enter_context(serve(peer, context)))
-        if group.prefilled:
-            run_client(settings, servers[-1], "--fill", f"--block={MIB}", "--depth=4")
+    contexts = [
+        Context(settings, sockets / f"{number}.sock", folder / f"{number}.img", size)
+        for number in range(len(peers))
+    ]
+    images = [c.image for c in contexts] if group.image else []
+    make_images(images, size)
+    servers = [stack.enter_context(serve(p, c)) for p, c in zip(peers, contexts, strict=True)]
+    if group.prefilled:
+        for server in servers:
+            run_client(settings, server, "--fill", f"--block={MIB}", "--depth=4")
     return servers, images
 
 
@@ -554,13 +568,14 @@ def positive(text: str) -> int:
 def parse_arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true", help="few loads, short rounds, small disks: does it work?")
-    p.add_argument("--rounds", type=positive, metavar="N", help="rounds a row (9)")
+    p.add_argument("--rounds", type=positive, metavar="N", help="rounds a row (12)")
     p.add_argument("--seconds", type=float, metavar="S", help="length of a run (0.7)")
     p.add_argument("--warmup", type=float, default=0.1, metavar="S", help="not counted time before it (0.1)")
     p.add_argument("--size", type=size_in_bytes, metavar="BYTES", help="size of RAM and null disks (1G)")
     p.add_argument("--file-size", type=size_in_bytes, metavar="BYTES", help="size of image files (1G)")
     p.add_argument("--group", action="append", choices=[g.name for g in GROUPS], help="only this group")
     p.add_argument("--load", action="append", metavar="REGEX", help="only loads whose name matches")
+    p.add_argument("--twice", action="store_true", help="ours against ours: tells how far to trust the rest")
     p.add_argument("--list", action="store_true", help="list groups and loads, and end")
     p.add_argument("--threads", type=positive, metavar="N", help="--threads for all nbdkits (its default)")
     p.add_argument("--plugin", type=Path, default=Path("plugin.so"), help="the plugin (./plugin.so)")
@@ -571,7 +586,7 @@ def parse_arguments() -> argparse.Namespace:
     p.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     p.add_argument("--silent", action="store_true", help="no progress on standard error")
     s = p.parse_args()
-    s.rounds = s.rounds or (3 if s.quick else 9)
+    s.rounds = s.rounds or (3 if s.quick else 12)
     s.seconds = s.seconds or (0.2 if s.quick else 0.7)
     s.size = s.size or (256 * MIB if s.quick else 1024 * MIB)
     s.file_size = s.file_size or (256 * MIB if s.quick else 1024 * MIB)
@@ -611,8 +626,16 @@ def check_place(settings: argparse.Namespace, groups: list[Group]) -> None:
 METHOD = ("rounds", "seconds", "warmup", "size", "file_size", "threads")
 
 
+def twice(group: Group) -> Group:
+    """The group with its first server in two copies."""
+    ours = group.peers[0]
+    return replace(group, peers=(ours, replace(ours, name=f"{ours.name} again")))
+
+
 def run(settings: argparse.Namespace) -> None:
     groups = [g for g in GROUPS if not settings.group or g.name in settings.group]
+    if settings.twice:
+        groups = [twice(g) for g in groups]
     loads = wanted_loads(settings)
     if shutil.which("nbdkit") is None:
         raise BenchError("there is no nbdkit, which serves our disks (apt-get install nbdkit)")
@@ -672,6 +695,8 @@ def interrupted(number: int, _frame: object) -> None:
 
 def main() -> int:
     settings = parse_arguments()
+    if settings.list or settings.show:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as in: peers.py --list | head
     if settings.list:
         list_everything()
         return 0

@@ -34,8 +34,20 @@ struct aio {
 
 /* ------------------------------------------------------------------ as a system call */
 
+/* What most transfers are; the call without the array and flags is the cheaper one. */
+static ssize_t plain_transfer(const struct aio *a)
+{
+	const struct iovec *only = a->iov;
+
+	if (a->opcode == IORING_OP_READV)
+		return pread(a->fd, only->iov_base, only->iov_len, (off_t)a->offset);
+	return pwrite(a->fd, only->iov_base, only->iov_len, (off_t)a->offset);
+}
+
 static ssize_t system_call(const struct aio *a)
 {
+	if (a->iov && a->count == 1 && !a->flags)
+		return plain_transfer(a);
 	switch (a->opcode) {
 	case IORING_OP_READV:
 		return preadv2(a->fd, a->iov, (int)a->count, (off_t)a->offset, a->flags);
@@ -72,11 +84,14 @@ static bool is_cached(int fd)
 }
 
 /*
- * What the page cache holds needs no thread. preadv2(2): RWF_NOWAIT fails with EAGAIN where it would block, with
- * EOPNOTSUPP where the file system does not know it. (A direct read does not block on locks then, but waits for the data.)
+ * What the page cache holds needs no thread. preadv2(2): RWF_NOWAIT fails with EAGAIN where it would block,
+ * with EOPNOTSUPP where the file system does not know it. (A direct read does not block on locks then, but
+ * waits for the data.)
  */
 static ssize_t call_without_ring(struct fiber *f, struct aio *a)
 {
+	if (a->flags & RWF_NOWAIT)
+		return call_blocking(a);
 	if (a->opcode == IORING_OP_READV && is_cached(a->fd)) {
 		struct aio now = *a;
 
@@ -177,9 +192,11 @@ static ssize_t run(struct aio *a)
 	}
 }
 
-static ssize_t transfer(unsigned opcode, int fd, const struct iovec *iov, size_t count, uint64_t offset, int flags)
+static ssize_t transfer(unsigned opcode, int fd, const struct iovec *iov, size_t count, uint64_t offset,
+			int flags)
 {
-	struct aio a = {.opcode = opcode, .fd = fd, .iov = iov, .count = count, .offset = offset, .flags = flags};
+	struct aio a = {
+		.opcode = opcode, .fd = fd, .flags = flags, .iov = iov, .count = count, .offset = offset};
 
 	/* the system calls take -1 for "at the file's own position" */
 	if (count > IOV_MAX || offset > INT64_MAX)
@@ -213,7 +230,8 @@ int aio_fdatasync(int fd)
 
 int aio_fallocate(int fd, int mode, uint64_t offset, uint64_t length)
 {
-	struct aio a = {.opcode = IORING_OP_FALLOCATE, .fd = fd, .flags = mode, .offset = offset, .length = length};
+	struct aio a = {
+		.opcode = IORING_OP_FALLOCATE, .fd = fd, .flags = mode, .offset = offset, .length = length};
 
 	if (offset > INT64_MAX || length > INT64_MAX)
 		return -EINVAL;

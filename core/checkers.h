@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What ASan, TSan and Valgrind must be told about stacks that are not those of threads. All of it vanishes without them. */
+/*
+ * What ASan, TSan and Valgrind must be told about stacks that are not those of threads. All of it vanishes
+ * without them.
+ */
 #ifndef PLATTER_CORE_CHECKERS_H
 #define PLATTER_CORE_CHECKERS_H
 

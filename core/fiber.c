@@ -5,9 +5,13 @@
  *     low                                                        high
  *     | guard (PROT_NONE) | stack, grows down <----- | colour | struct fiber |
  *
- * An overflow runs into the guard and is a SIGSEGV. The guard is wider than a page, so that a function with a large frame
- * does not step over it. Pages that were never touched take no memory. `colour` shifts each stack by some cache
- * lines: the hot tops of all stacks would otherwise compete for the same few sets of the caches.
+ * An overflow runs into the guard and is a SIGSEGV. The guard is wider than a page, so that a function with
+ * a large frame does not step over it. Pages that were never touched take no memory. `colour` shifts each
+ * stack by some cache lines: the hot tops of all stacks would otherwise compete for the same few sets of
+ * the caches.
+ *
+ * A fiber takes two of the process's memory mappings, of which Linux allows 65530 (vm.max_map_count): about
+ * 30000 fibers.
  */
 #include "core/fiber.h"
 
@@ -36,8 +40,8 @@ void fiber_host_begin(struct fiber_host *h)
 }
 
 /*
- * The two halves of a switch that concern ASan: where the processor goes, and that it has arrived. A NULL `save` tells ASan
- * that the flow that is left holds no frames any more.
+ * The two halves of a switch that concern ASan: where the processor goes, and that it has arrived. A NULL
+ * `save` tells ASan that the flow that is left holds no frames any more.
  */
 static inline __attribute__((always_inline)) void announce_switch(void **save, const void *stack, size_t size)
 {
@@ -48,7 +52,8 @@ static inline __attribute__((always_inline)) void announce_switch(void **save, c
 #endif
 }
 
-static inline __attribute__((always_inline)) void announce_arrival(void *saved, const void **stack, size_t *size)
+static inline __attribute__((always_inline)) void announce_arrival(void *saved, const void **stack,
+								   size_t *size)
 {
 #ifdef CHECKERS_ASAN
 	__sanitizer_finish_switch_fiber(saved, stack, size);
@@ -87,7 +92,10 @@ void fiber_leave(struct fiber *f)
 	announce_arrival(f->fake_stack, &h->stack, &h->stack_size);
 }
 
-/* Life of a fiber. Its frame lasts as long as the stack, so it must not be one of those that ASan puts elsewhere. */
+/*
+ * Life of a fiber. Its frame lasts as long as the stack, so it must not be one of those that ASan puts
+ * elsewhere.
+ */
 CHECKERS_NO_ASAN static void fiber_main(void *argument)
 {
 	struct fiber *f = argument;

@@ -20,8 +20,8 @@ struct fiber_host {
 };
 
 /*
- * Lives at the top of its own stack. After entry() returned the flow stays inside its endless loop, so that a fiber from
- * the pool goes on with the next entry() without its stack being laid out again.
+ * Lives at the top of its own stack. After entry() returned the flow stays inside its endless loop, so that
+ * a fiber from the pool goes on with the next entry() without its stack being laid out again.
  */
 struct fiber {
 	struct context context;
@@ -31,6 +31,7 @@ struct fiber {
 	struct loop *loop;
 	struct fiber_host *host; /* who entered it last */
 	bool ended;              /* entry() has returned */
+	bool ready;              /* in the ready queue: one wake for each suspend, never two */
 	bool foreign;            /* came from the pool for other threads */
 
 	char *mapping; /* guard, stack, this */
@@ -50,7 +51,10 @@ struct fiber_pool {
 	size_t stack_size; /* bytes a new fiber can use */
 };
 
-/* Taken from the pool or made; NULL when memory ran out. `entry`, `argument` and `loop` are the caller's to set. */
+/*
+ * Taken from the pool or made; NULL when memory ran out. `entry`, `argument` and `loop` are the caller's to
+ * set.
+ */
 struct fiber *fiber_pool_get(struct fiber_pool *p);
 
 /* Put back a fiber that has ended; it may be freed. */

@@ -20,14 +20,16 @@ struct fiber *loop_fiber(void);
 void loop_suspend(struct fiber *f);
 
 /*
- * Makes a fiber that is suspended, or is about to suspend itself, go on: exactly once for each loop_suspend(). From
- * any thread. `f` and its loop may be gone when this returns.
+ * Makes a fiber that is suspended, or is about to suspend itself, go on: exactly once for each
+ * loop_suspend(). From any thread. `f` and its loop may be gone when this returns.
  */
 void loop_wake(struct fiber *f);
 
 /* On the loop's own thread: */
 
-/* Timers of the loop of `f`. Their fire() runs on the loop's thread outside of any fiber and must not wait. */
+/*
+ * Timers of the loop of `f`. Their fire() runs on the loop's thread outside of any fiber and must not wait.
+ */
 void loop_timer_add(struct fiber *f, struct timer *t);
 void loop_timer_remove(struct fiber *f, struct timer *t);
 
@@ -63,7 +65,10 @@ struct watches *loop_watches(struct fiber *f);
 int watches_add(struct watches *ws, struct watch *w);
 void watches_remove(struct watches *ws, struct watch *w);
 
-/* poll(2) on all of them and, if not negative, `wake_fd`; wakes the fibers of those that are ready. True if wake_fd is. */
+/*
+ * poll(2) on all of them and, if not negative, `wake_fd`; wakes the fibers of those that are ready. True if
+ * wake_fd is.
+ */
 bool watches_wait(struct watches *ws, int wake_fd, uint64_t timeout_ns);
 
 /* Frees what it holds; nothing may be watched. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Watching descriptors. With a ring it is one request of it, which a timer cancels: whatever comes first, the
- * fiber goes on when the ring has let go of the request. Without a ring the loop itself sleeps in poll(2) on everything that is
- * watched; a thread each would use up the offload threads.
+ * Watching descriptors. With a ring it is one request of it, which a timer cancels: whatever comes first,
+ * the fiber goes on when the ring has let go of the request. Without a ring the loop itself sleeps in
+ * poll(2) on everything that is watched; a thread each would use up the offload threads.
  */
 #include "core/loop.h"
 
@@ -32,7 +32,8 @@ static uint64_t deadline_after(uint64_t timeout_ns)
 
 static int poll_for(struct pollfd *fds, nfds_t count, uint64_t timeout_ns)
 {
-	struct timespec limit = {.tv_sec = (time_t)(timeout_ns / NS_PER_S), .tv_nsec = (long)(timeout_ns % NS_PER_S)};
+	struct timespec limit = {.tv_sec = (time_t)(timeout_ns / NS_PER_S),
+				 .tv_nsec = (long)(timeout_ns % NS_PER_S)};
 
 	return ppoll(fds, count, timeout_ns == UINT64_MAX ? NULL : &limit, NULL);
 }
@@ -72,6 +73,8 @@ static void ring_poll_timeout(struct timer *t)
 {
 	struct ring_poll *p = CONTAINER(t, struct ring_poll, timer);
 
+	if (p->request.pending == 0)
+		return; /* it has ended, and the fiber is on its way */
 	if (ring_cancel(p->ring, &p->request))
 		return;
 	t->deadline = wait_now() + RETRY_NS;

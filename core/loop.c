@@ -2,47 +2,52 @@
 /*
  * A loop
  *
- * One thread runs fibers one after the other. A fiber that must wait leaves; the loop goes on with the next one
- * that is ready. States of a fiber and who moves it:
+ * One thread runs fibers one after the other. A fiber that must wait leaves; the loop goes on with the next
+ * one that is ready. States of a fiber and who moves it:
  *
- *     pooled --spawn--> ready --run_ready--> running --loop_suspend--> suspended --loop_wake--> ready
- *                                               |                                   \-- from another
- *                                               +--entry() returned--> pooled           thread: inbound --> ready
+ *     pooled     --loop_spawn---->  ready, or inbound if it comes from another thread
+ *     inbound    --take_inbound-->  ready
+ *     ready      --run_one------->  running
+ *     running    --loop_suspend-->  suspended
+ *     running    --entry() ended->  pooled
+ *     suspended  --loop_wake----->  ready, or inbound if it comes from another thread
  *
  * The loop itself is busy (fibers are ready), or turns (looks at ring, timers, inbound queue), or sleeps.
  *
  * Invariants
  *
- *   1  A fiber is in at most one list: a pool, the ready queue, or the inbound queue; `next` belongs to that list.
- *   2  For each loop_suspend() there is exactly one loop_wake(). Who wakes has taken the fiber's waiter, request,
- *      job or timer out of where others would find it.
+ *   1  A fiber is in at most one list: a pool, the ready queue, or the inbound queue; `next` belongs to
+ *      that list.
+ *   2  For each loop_suspend() there is exactly one loop_wake(). Who wakes has taken the fiber's waiter,
+ *      request, job or timer out of where others would find it.
  *   3  A fiber is never entered by a thread other than the loop's; a wake from elsewhere only queues it. So
  *      it may be woken while it is still on its way into loop_suspend().
- *   4  The thread sleeps only while `inbound` holds ASLEEP. Who replaces ASLEEP writes to the wake descriptor, once;
- *      nobody else does.
- *   5  The loop may be gone right after a fiber, or a stop, was queued: that atomic operation is the last access of who queued
- *      it, unless it replaced ASLEEP. In that case the loop does not return from loop_run() before the write was
- *      seen (wakes_owed == wakes_seen).
- *   6  live fibers = spawned_here + spawned_elsewhere - ended; the second is counted before the fiber is queued. loop_run()
- *      returns only when this is zero: no fiber ever changes threads while it lives. (Its stack may, in the pool.)
+ *   4  The thread sleeps only while `inbound` holds ASLEEP. Who replaces ASLEEP writes to the wake
+ *      descriptor, once; nobody else does.
+ *   5  The loop may be gone right after a fiber, or a stop, was queued: that atomic operation is the last
+ *      access of who queued it, unless it replaced ASLEEP. In that case the loop does not return from
+ *      loop_run() before the write was seen (wakes_owed == wakes_seen).
+ *   6  live fibers = spawned_here + spawned_elsewhere - ended; the second is counted before the fiber is
+ *      queued. loop_run() returns only when this is zero: no fiber ever changes threads while it lives.
+ *      (Its stack may, in the pool.)
  *   7  ring, timers, ready queue and pool are touched by the running thread only.
  *
- * `inbound` is one word: the newest fiber of a list that is pushed at the front by anyone and taken as a whole by
- * the loop, with two flags in the low bits: ASLEEP (nobody is awake to look) and STOP. A wake costs
- * one compare-and-swap while the loop is awake.
+ * `inbound` is one word: the newest fiber of a list that is pushed at the front by anyone and taken as a
+ * whole by the loop, with two flags in the low bits: ASLEEP (nobody is awake to look) and STOP. A wake
+ * costs one compare-and-swap while the loop is awake.
  *
- * Ring, wake descriptor and threads are made at the first need on the thread that runs the loop, and made again when
- * another thread runs it, or the same one in the child of a fork: rings are bound to a thread (SINGLE_ISSUER), and
- * parent and child must not share a wake descriptor.
+ * Ring, wake descriptor and threads are made at the first need on the thread that runs the loop, and made
+ * again when another thread runs it, or the same one in the child of a fork: rings are bound to a thread
+ * (SINGLE_ISSUER), and parent and child must not share a wake descriptor.
  *
  * A turn is made when no fiber is ready, or after TURN fibers have run: I/O is submitted in batches, and
  * fibers that are always ready do not hold back I/O, timers and other threads.
  *
- * Locks: spare_lock protects the pool for other threads (`spare`); nothing is taken under it. See wait.c for the
- * locks that fibers use.
+ * Locks: spare_lock protects the pool for other threads (`spare`); nothing is taken under it. See wait.c
+ * for the locks that fibers use.
  *
- * Deliberately not done: switching directly from fiber to fiber (saves 3 ns, costs the one place where all come
- * by), stealing of fibers by other loops, priorities, cancelling a fiber from outside, growing stacks.
+ * Deliberately not done: switching directly from fiber to fiber (saves 3 ns, costs the one place where all
+ * come by), stealing of fibers by other loops, priorities, cancelling a fiber from outside, growing stacks.
  */
 #include "core/loop.h"
 
@@ -118,8 +123,8 @@ struct loop {
 /* ------------------------------------------------------------------ who is calling */
 
 /*
- * These are never inlined: a compiler may keep the address of a thread's variable across a call, and a pooled
- * fiber goes on in another thread when another thread runs the loop.
+ * These are never inlined: a compiler may keep the address of a thread's variable across a call, and a
+ * pooled fiber goes on in another thread when another thread runs the loop.
  */
 static _Thread_local struct loop *current;
 static _Thread_local uint64_t birth;
@@ -156,6 +161,8 @@ struct fiber *loop_fiber(void)
 
 static inline void ready_push(struct loop *l, struct fiber *f)
 {
+	assert(!f->ready);
+	f->ready = true;
 	f->next = NULL;
 	if (l->ready_head)
 		l->ready_tail->next = f;
@@ -454,6 +461,7 @@ static void sleep_until_needed(struct loop *l)
 static void run_one(struct loop *l, struct fiber *f)
 {
 	l->ready_head = f->next;
+	f->ready = false;
 	l->running = f;
 	fiber_enter(&l->host, f);
 	l->running = NULL;

@@ -11,8 +11,8 @@ struct offload_job;
 struct offload_worker;
 
 /*
- * `lock` protects everything here; nothing else is taken under it, and nothing waits under it. Threads start when there
- * is work and end when there is none for a while.
+ * `lock` protects everything here; nothing else is taken under it, and nothing waits under it. Threads
+ * start when there is work and end when there is none for a while.
  */
 struct offload {
 	pthread_mutex_t lock;
@@ -35,7 +35,10 @@ void offload_destroy(struct offload *o);
 /* In the child of a fork: the threads were not inherited. */
 void offload_forked(struct offload *o);
 
-/* Calls function(argument) on a thread while the running fiber `f` waits; its result. If no thread can be had, here. */
+/*
+ * Calls function(argument) on a thread while the running fiber `f` waits; its result. If no thread can be
+ * had, here.
+ */
 int offload_call(struct offload *o, struct fiber *f, int (*function)(void *argument), void *argument);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A plain thread has no fibers to run sub-requests in, so it gets a loop for as long as it lives. The loop costs nothing
- * but memory until a sub-request waits for I/O (then a ring) or for another thread (then a wake descriptor).
+ * A plain thread has no fibers to run sub-requests in, so it gets a loop for as long as it lives. The loop
+ * costs nothing but memory until a sub-request waits for I/O (then a ring) or for another thread (then a
+ * wake descriptor).
  */
 #include "core/parallel.h"
 
@@ -86,7 +87,9 @@ static void make_key(void)
 	atomic_store(&has_key, pthread_key_create(&key, free_private_loop) == 0);
 }
 
-/* When the program ends, or the library is unloaded: the destructor of the key must not be called any more. */
+/*
+ * When the program ends, or the library is unloaded: the destructor of the key must not be called any more.
+ */
 __attribute__((destructor)) static void drop_key(void)
 {
 	if (!atomic_exchange(&has_key, false))

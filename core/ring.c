@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Room. A request is "in flight" from the moment it has a place in the submission queue until its completion was
- * collected. Of these there are never more than `limit`, and each may have one cancellation under way, and there is the
- * poll of the wake descriptor: 2 * limit + 1 completions fit the completion queue, so that it does not overflow. What
- * comes on top waits in a list here, first come, first served. Only requests that may last for ever (polls) are not
- * counted, or they would keep out all others: should very many of them end in the same moment, the kernel keeps what does not
- * fit (IORING_FEAT_NODROP) and says so by a flag, or by -EBUSY, and both make us collect first.
+ * Room. A request is "in flight" from the moment it has a place in the submission queue until its
+ * completion was collected. Of these there are never more than `limit`, and each may have one cancellation
+ * under way, and there is the poll of the wake descriptor: 2 * limit + 1 completions fit the completion
+ * queue, so that it does not overflow. What comes on top waits in a list here, first come, first served.
+ * Only requests that may last for ever (polls) are not counted, or they would keep out all others: should
+ * very many of them end in the same moment, the kernel keeps what does not fit (IORING_FEAT_NODROP) and
+ * says so by a flag, or by -EBUSY, and both make us collect first.
  *
  * user_data of a completion:
  *
@@ -14,15 +15,16 @@
  *     WAKE                       the wake descriptor is readable
  *     LIBURING_UDATA_TIMEOUT     (library's own; not used here, but ignored)
  *
- * A request whose cancellation was started ends when both completions were seen: its memory may be reused at once after
- * that, and a late cancellation must not hit the next request at the same address.
+ * A request whose cancellation was started ends when both completions were seen: its memory may be reused
+ * at once after that, and a late cancellation must not hit the next request at the same address.
  *
  * Flags by kernel version (io_uring_setup(2)), newest first; the first set that the kernel takes is used:
- * 6.1 DEFER_TASKRUN + SINGLE_ISSUER, 5.19 COOP_TASKRUN, 5.18 SUBMIT_ALL, none. TASKRUN_FLAG tells without a system
- * call that completions wait to be posted.
+ * 6.1 DEFER_TASKRUN + SINGLE_ISSUER, 5.19 COOP_TASKRUN, 5.18 SUBMIT_ALL, none. TASKRUN_FLAG tells without a
+ * system call that completions wait to be posted.
  *
  * Deliberately not done: registered ring descriptor (it would stay referenced by a thread that ran the loop
- * once), registered files and buffers (memory is the guests' and changes), SQPOLL (a second processor), IOPOLL.
+ * once), registered files and buffers (memory is the guests' and changes), SQPOLL (a second processor),
+ * IOPOLL.
  */
 #include "core/ring.h"
 
@@ -44,7 +46,8 @@
 /* ------------------------------------------------------------------ opening */
 
 static const unsigned flag_sets[] = {
-	IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
+	IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
+		IORING_SETUP_SUBMIT_ALL,
 	IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
 	IORING_SETUP_SUBMIT_ALL,
 	0,
@@ -115,12 +118,13 @@ void ring_close(struct ring *r)
 /* ------------------------------------------------------------------ entering the kernel */
 
 /*
- * What goes wrong here passes by itself (a signal, no memory for the moment), or is our bug (a foreign thread, a
- * descriptor closed behind our back). True when entering again at once may help.
+ * What goes wrong here passes by itself (a signal, no memory for the moment), or is our bug (a foreign
+ * thread, a descriptor closed behind our back). True when entering again at once may help.
  */
 static bool enter_failed(int status)
 {
-	assert(status == -EINTR || status == -EAGAIN || status == -EBUSY || status == -ENOMEM || status == -ETIME);
+	assert(status == -EINTR || status == -EAGAIN || status == -EBUSY || status == -ENOMEM ||
+	       status == -ETIME);
 	return status == -EINTR;
 }
 
@@ -204,6 +208,7 @@ static void unlink_queued(struct ring *r, struct request *q)
 
 static void finish_one(struct request *q)
 {
+	assert(q->pending > 0);
 	if (--q->pending == 0)
 		loop_wake(q->fiber);
 }
@@ -212,6 +217,7 @@ bool ring_cancel(struct ring *r, struct request *q)
 {
 	struct io_uring_sqe *sqe;
 
+	assert(q->pending > 0);
 	if (q->queued) {
 		unlink_queued(r, q);
 		q->result = -ECANCELED;
@@ -305,7 +311,8 @@ static bool arm_wake(struct ring *r, int wake_fd)
 /* The descriptor of a ring is readable when there are completions. */
 static void wait_by_poll(struct ring *r, uint64_t timeout_ns)
 {
-	struct timespec limit = {.tv_sec = (time_t)(timeout_ns / NS_PER_S), .tv_nsec = (long)(timeout_ns % NS_PER_S)};
+	struct timespec limit = {.tv_sec = (time_t)(timeout_ns / NS_PER_S),
+				 .tv_nsec = (long)(timeout_ns % NS_PER_S)};
 	struct pollfd p = {.fd = r->uring.ring_fd, .events = POLLIN};
 
 	submit(r);

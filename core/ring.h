@@ -10,7 +10,10 @@
 
 struct fiber;
 
-/* One operation; lives in the frame of the fiber that waits for it. Zero-initialised but for `fiber`, `sqe`, `endless`. */
+/*
+ * One operation; lives in the frame of the fiber that waits for it. Zero-initialised but for `fiber`,
+ * `sqe`, `endless`.
+ */
 struct request {
 	struct request *next; /* while it waits for room in the ring */
 	struct fiber *fiber;
@@ -24,7 +27,7 @@ struct request {
 struct ring {
 	struct io_uring uring;
 	bool open;
-	bool waits_by_poll; /* poll(2) on the ring: io_uring_enter(2) has no time limit before Linux 5.11 (EXT_ARG) */
+	bool waits_by_poll; /* io_uring_enter(2) has no time limit before Linux 5.11 (EXT_ARG) */
 	bool wake_armed;    /* a poll of the wake descriptor is under way */
 	uint64_t supported; /* bit: opcode */
 	unsigned in_flight; /* requests handed to the ring, but for endless ones */
@@ -53,7 +56,10 @@ static inline bool ring_can(const struct ring *r, unsigned opcode)
 /* Starts a request; its fiber is woken when the result is there. */
 void ring_start(struct ring *r, struct request *q);
 
-/* Asks that it end soon; it ends as usual, with -ECANCELED if it had not ended by itself. False: try again later. */
+/*
+ * Asks a request that is pending to end soon. It ends as usual, with -ECANCELED if it does not end by
+ * itself before. False when there is no room for the moment.
+ */
 bool ring_cancel(struct ring *r, struct request *q);
 
 /* Submits what was started and collects what is done, without waiting. */
@@ -63,8 +69,8 @@ void ring_turn(struct ring *r);
 bool ring_busy(const struct ring *r);
 
 /*
- * The same, but waits until something is done or `wake_fd` is readable, at most `timeout_ns` (UINT64_MAX: no limit). Returns
- * true when wake_fd may be readable.
+ * The same, but waits until something is done or `wake_fd` is readable, at most `timeout_ns` (UINT64_MAX:
+ * no limit). Returns true when wake_fd may be readable.
  */
 bool ring_wait(struct ring *r, int wake_fd, uint64_t timeout_ns);
 

@@ -4,14 +4,16 @@
  * the stack pointer. (System V ABI, x86-64 supplement, 3.2.1; Procedure Call Standard for the Arm 64-bit
  * Architecture, 6.1.) To the compiler a switch is a call of an unknown function, no more.
  *
- * Not kept: the x87 control word, MXCSR, FPCR (rounding mode, exception masks), the signal mask, errno. Nothing here
- * changes the first three, and whoever changes them must change them back before waiting.
+ * Not kept: the x87 control word, MXCSR, FPCR (rounding mode, exception masks), the signal mask, errno.
+ * Nothing here changes the first three, and whoever changes them must change them back before waiting.
  *
- * Shadow stacks (x86 CET, Arm GCS) would have to be switched too. This file has no note that says that it can do so,
- * therefore the linker leaves the mark out of the program and the C library does not turn them on. There is
- * no landing pad (endbr64, bti) needed for returns; the first entry on x86-64 is a return, too.
+ * Shadow stacks (x86 CET, Arm GCS) would have to be switched too. This file has no note that says that it
+ * can do so, therefore the linker leaves the mark out of the program and the C library does not turn them
+ * on. There is no landing pad (endbr64, bti) needed for returns; the first entry on x86-64 is a return,
+ * too.
  *
- * An unwinder stops at the fiber's first frame, which says that it has no caller (.cfi_undefined of the return address).
+ * An unwinder stops at the fiber's first frame, which says that it has no caller (.cfi_undefined of the
+ * return address).
  */
 #include "core/switch.h"
 
@@ -52,7 +54,9 @@ void context_switch(struct context *from, struct context *to)
 /* Saves on the stack, stores the stack pointer to *from, loads `to`, restores. */
 __attribute__((visibility("hidden"))) void platter_context_swap(void **from, void *to);
 
-/* Where a new flow begins: calls the entry, whose address and argument lie in two callee-saved registers. */
+/*
+ * Where a new flow begins: calls the entry, whose address and argument lie in two callee-saved registers.
+ */
 __attribute__((visibility("hidden"))) void platter_context_start(void);
 
 #if defined(__x86_64__)
@@ -209,8 +213,8 @@ void context_make(struct context *c, void *low, size_t size, void (*entry)(void 
 	uintptr_t frame[FRAME_WORDS] = {0};
 
 	/*
-	 * What platter_context_swap() will restore. Afterwards the stack pointer is `top`, a multiple of 16, as it must be
-	 * where platter_context_start() makes its call.
+	 * What platter_context_swap() will restore. Afterwards the stack pointer is `top`, a multiple of
+	 * 16, as it must be where platter_context_start() makes its call.
 	 */
 	frame[FRAME_ENTRY] = (uintptr_t)entry;
 	frame[FRAME_ARGUMENT] = (uintptr_t)argument;

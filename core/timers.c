@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A pairing heap (Fredman, Sedgewick, Sleator, Tarjan 1986): a tree in which no child is due before its parent. Adding is
- * constant time, removing O(log n) amortised, and nothing is allocated.
+ * A pairing heap (Fredman, Sedgewick, Sleator, Tarjan 1986): a tree in which no child is due before its
+ * parent. Adding is constant time, removing O(log n) amortised, and nothing is allocated.
  *
- * `prev` of a first child is its parent, of a later one the sibling before it; it is NULL only for the root.
+ * `prev` of a first child is its parent, of a later one the sibling before it; it is NULL only for the
+ * root.
  */
 #include "core/timers.h"
 

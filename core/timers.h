@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Timers of one loop: a heap whose nodes live in whoever waits, so that starting one cannot fail. Internal. */
+/*
+ * Timers of one loop: a heap whose nodes live in whoever waits, so that starting one cannot fail. Internal.
+ */
 #ifndef PLATTER_CORE_TIMERS_H
 #define PLATTER_CORE_TIMERS_H
 

@@ -2,13 +2,15 @@
 /*
  * Waiting
  *
- * Every object is one word of state and a queue of waiters. Without contention one atomic operation on the word is all.
- * Otherwise the caller puts a `struct waiter`, which lives in its own frame, into the queue and waits for that: a
- * plain thread in futex(2) on waiter.woken, a fiber by leaving its loop. Who lets it go on takes it out of the queue first.
+ * Every object is one word of state and a queue of waiters. Without contention one atomic operation on the
+ * word is all. Otherwise the caller puts a `struct waiter`, which lives in its own frame, into the queue
+ * and waits for that: a plain thread in futex(2) on waiter.woken, a fiber by leaving its loop. Who lets it
+ * go on takes it out of the queue first.
  *
- * The queue is protected by a lock in the object (queue.lock), a futex mutex of three values: free, held, held with
- * sleepers. It is held for a few instructions, never across a wait or a wake-up; nothing is taken under it. Fibers take
- * it, too: the thread may sleep for a moment then, which is shorter than a switch would take.
+ * The queue is protected by a lock in the object (queue.lock), a futex mutex of three values: free, held,
+ * held with sleepers. It is held for a few instructions, never across a wait or a wake-up; nothing is taken
+ * under it. Fibers take it, too: the thread may sleep for a moment then, which is shorter than a switch
+ * would take.
  *
  * State words and what may change them
  *
@@ -18,33 +20,39 @@
  *   group    number pending
  *
  *   1  QUEUED is set and cleared only under queue.lock; it is set exactly while the queue is not empty.
- *   2  While QUEUED is set, nobody changes the word without queue.lock, but that shared holders other than the last
- *      leave. So newcomers line up: first come, first served, and a waiting exclusive locker holds back later shared ones.
- *   3  Locks are handed over: whoever unlocks gives the lock to the first in the queue (and, if that one wants it shared,
- *      to those directly behind it that want the same), and the word goes from "held by me" to "held by them". It is never
- *      free while somebody waits.
- *   4  Whoever takes a waiter out of the queue, and nobody else, wakes it, exactly once. A waiter whose time is up
- *      takes itself out; if it is not in the queue any more it has been woken, or will be, and waits for that.
+ *   2  While QUEUED is set, nobody changes the word without queue.lock, but that shared holders other than
+ *      the last leave. So newcomers line up: first come, first served, and a waiting exclusive locker holds
+ *      back later shared ones.
+ *   3  Locks are handed over: whoever unlocks gives the lock to the first in the queue (and, if that one
+ *      wants it shared, to those directly behind it that want the same), and the word goes from "held by
+ *      me" to "held by them". It is never free while somebody waits.
+ *   4  Whoever takes a waiter out of the queue, and nobody else, wakes it, exactly once. A waiter whose
+ *      time is up takes itself out; if it is not in the queue any more it has been woken, or will be, and
+ *      waits for that.
  *
- * Freeing. The waiter may free the object as soon as it comes back, so the last access by whoever lets it go on must come
- * before. Each way out:
+ * Freeing. The waiter may free the object as soon as it comes back, so the last access by whoever lets it
+ * go on must come before. Each way out:
  *
  *   unlock, done, raise without waiters   a single compare-and-swap, which is the last access
- *   ... with waiters                      all changes are made under queue.lock; releasing it is the last access to the
- *                                         object, and only then the waiters are woken, who are the caller's by rule 4
- *   the last wait_group_done()            counts to zero under queue.lock, and wait_group_wait() looks at the count under
- *                                         queue.lock, so it cannot see zero before done() has released it
+ *   ... with waiters                      all changes are made under queue.lock; releasing it is the last
+ *                                         access to the object, and only then the waiters are woken, who
+ *                                         are the caller's by rule 4
+ *   the last wait_group_done()            counts to zero under queue.lock, and wait_group_wait() looks at
+ *                                         the count under queue.lock, so it cannot see zero before done()
+ *                                         has released it
  *   wait_signal_wait()                    in the same way looks at the counter only under queue.lock
  *
- * Releasing queue.lock with sleepers is an exchange followed by FUTEX_WAKE on the address, which may be gone by then. That is
- * harmless: the kernel only uses the address to find sleepers; at worst somebody else's futex sees a spurious wake-up, which
- * all users of futexes must expect (futex(2)). The same holds for waiter.woken: it is set, then FUTEX_WAKE is called.
+ * Releasing queue.lock with sleepers is an exchange followed by FUTEX_WAKE on the address, which may be
+ * gone by then. That is harmless: the kernel only uses the address to find sleepers; at worst somebody
+ * else's futex sees a spurious wake-up, which all users of futexes must expect (futex(2)). The same holds
+ * for waiter.woken: it is set, then FUTEX_WAKE is called.
  *
- * Memory order: taking a lock acquires, giving it up releases; a hand-over goes through queue.lock and then through
- * waiter.woken or the loop's inbound queue, each a release and an acquire.
+ * Memory order: taking a lock acquires, giving it up releases; a hand-over goes through queue.lock and then
+ * through waiter.woken or the loop's inbound queue, each a release and an acquire.
  *
- * Deliberately not done: spinning before sleeping (the holder may be a fiber of the same thread, or on the only other
- * processor a guest), priority inheritance, recursion, timeouts but for signals, detection of deadlocks.
+ * Deliberately not done: spinning before sleeping (the holder may be a fiber of the same thread, or on the
+ * only other processor a guest), priority inheritance, recursion, timeouts but for signals, detection of
+ * deadlocks.
  */
 #include "core/wait.h"
 
@@ -237,12 +245,14 @@ static void queue_wait(struct wait_queue *q, struct waiter *w)
 /* Compare-and-swap that gives up the object: what was done before is seen by who takes it next. */
 static bool swap_release(_Atomic uint32_t *word, uint32_t *old, uint32_t new)
 {
-	return atomic_compare_exchange_weak_explicit(word, old, new, memory_order_release, memory_order_relaxed);
+	return atomic_compare_exchange_weak_explicit(word, old, new, memory_order_release,
+						     memory_order_relaxed);
 }
 
 static bool swap_acquire(_Atomic uint32_t *word, uint32_t *old, uint32_t new)
 {
-	return atomic_compare_exchange_weak_explicit(word, old, new, memory_order_acquire, memory_order_relaxed);
+	return atomic_compare_exchange_weak_explicit(word, old, new, memory_order_acquire,
+						     memory_order_relaxed);
 }
 
 #define QUEUED 1u
@@ -362,7 +372,9 @@ void wait_rwlock_lock_exclusive(struct wait_rwlock *l)
 		lock_slowly(&l->state, &l->queue);
 }
 
-/* Gives the lock, which nobody holds any more but the caller, to those whose turn it is. Under queue.lock. */
+/*
+ * Gives the lock, which nobody holds any more but the caller, to those whose turn it is. Under queue.lock.
+ */
 static struct waiter *rwlock_grant(struct wait_rwlock *l)
 {
 	struct waiter *first = queue_pop(&l->queue), *last = first;
@@ -405,8 +417,8 @@ void wait_rwlock_unlock_shared(struct wait_rwlock *l)
 			return;
 	}
 	/*
-	 * The last of them, and somebody waits: nobody can come in or leave now, but under queue.lock. What those did who
-	 * left before is handed over, too: this load meets their releases.
+	 * The last of them, and somebody waits: nobody can come in or leave now, but under queue.lock. What
+	 * those did who left before is handed over, too: this load meets their releases.
 	 */
 	(void)atomic_load_explicit(&l->state, memory_order_acquire);
 	queue_lock(&l->queue);
@@ -453,7 +465,10 @@ static bool is_still(struct wait_signal *s, uint32_t seen)
 	return false;
 }
 
-/* The waiter's time is up: takes it out of the queue. False when somebody else has done so, who will wake it. */
+/*
+ * The waiter's time is up: takes it out of the queue. False when somebody else has done so, who will wake
+ * it.
+ */
 static bool give_up(struct wait_signal *s, struct waiter *w)
 {
 	bool queued;

@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 /*
- * Everything here may be used by plain threads and by fibers at the same time, and may be held across calls that
- * wait. Zero-initialised objects are valid and unused; nothing has to be destroyed. Uncontended it costs one or two atomic
- * operations and no system call.
+ * Everything here may be used by plain threads and by fibers at the same time, and may be held across calls
+ * that wait. Zero-initialised objects are valid and unused; nothing has to be destroyed. Uncontended it
+ * costs one or two atomic operations and no system call. In a fiber errno does not survive a wait.
  */
 
 /* No time limit. */
@@ -27,8 +27,9 @@ struct wait_queue {
 /* ------------------------------------------------------------------ mutex */
 
 /*
- * Mutual exclusion; first come, first served once there is a queue. Not recursive. Who holds it last may free it
- * at once: an unlock by somebody else is over, as far as the mutex is concerned, before the next lock succeeds.
+ * Mutual exclusion; first come, first served once there is a queue. Not recursive. Who holds it last may
+ * free it at once: an unlock by somebody else is over, as far as the mutex is concerned, before the next
+ * lock succeeds.
  */
 struct wait_mutex {
 	_Atomic uint32_t state;
@@ -41,7 +42,10 @@ void wait_mutex_unlock(struct wait_mutex *m);
 
 /* ------------------------------------------------------------------ shared/exclusive lock */
 
-/* Many shared holders or one exclusive one. A waiting exclusive locker holds back later shared ones. Not recursive. */
+/*
+ * Many shared holders or one exclusive one. A waiting exclusive locker holds back later shared ones. Not
+ * recursive.
+ */
 struct wait_rwlock {
 	_Atomic uint32_t state;
 	struct wait_queue queue;
@@ -69,8 +73,8 @@ struct wait_signal {
 uint32_t wait_signal_count(struct wait_signal *s);
 
 /*
- * Waits until the counter is no longer `seen`. 0, or -ETIMEDOUT after `timeout_ns`. After 0 the signal may be freed
- * if nobody will raise it any more: the raise that was seen does not touch it any longer.
+ * Waits until the counter is no longer `seen`. 0, or -ETIMEDOUT after `timeout_ns`. After 0 the signal may
+ * be freed if nobody will raise it any more: the raise that was seen does not touch it any longer.
  */
 int wait_signal_wait(struct wait_signal *s, uint32_t seen, uint64_t timeout_ns);
 
