@@ -19,7 +19,7 @@ $pkg_liburing $pkg_jansson $pkg_nbdkit"
 demo_packages="nbdkit libnbd-bin qemu-utils"
 
 # To run every test.
-test_packages="$demo_packages $pkg_valgrind $pkg_libnbd jq git binutils fio clang $pkg_libfuzzer groff-base shellcheck"
+test_packages="$demo_packages $pkg_valgrind $pkg_libnbd jq git binutils fio fuse3 clang $pkg_libfuzzer groff-base shellcheck"
 
 # To boot the test guest.
 guest_packages="qemu-system-x86 kmod cpio xz-utils e2fsprogs busybox-static"

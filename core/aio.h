@@ -10,7 +10,8 @@
 
 /*
  * On a plain thread these are the system calls; in a fiber they go through the loop's io_uring, or its
- * offload threads where io_uring cannot (or lacks the operation). EINTR and EAGAIN are retried inside.
+ * offload threads where io_uring cannot (or lacks the operation). EINTR is retried inside, and so is EAGAIN
+ * but with RWF_NOWAIT.
  * Results are those of the system call with -errno for failures; a transfer may be short. `flags` are the
  * RWF_* of preadv2(2), e.g. RWF_DSYNC. `count` is at most IOV_MAX.
  */

@@ -42,7 +42,7 @@ test_bad_sizes() {
 test_bad_option() { refused "mem:1M;blok=4096" "'blok'.*did you mean 'block'"; }
 test_no_permission() {
   # root may read everything, unless it has given that up
-  [[ $(id -u) != 0 ]] || nbdkit_prefix=(setpriv --bounding-set=-dac_override,-dac_read_search)
+  [[ $(id -u) != 0 ]] || nbdkit_prefix=(setpriv "--bounding-set=-dac_override,-dac_read_search")
   truncate -s 1M disk.img
   chmod 0 disk.img
   refused file:disk.img "disk.img" "Permission denied"

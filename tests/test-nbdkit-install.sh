@@ -27,16 +27,25 @@ test_path() {
   nbdkit "$(find "$stage" -name nbdkit-platter-plugin.so)" --version | grep platter
 }
 
-# In a mount namespace of its own the staged folder stands where nbdkit looks for plugins.
+# In a mount namespace of its own the staged folder stands where nbdkit looks for plugins. In a chroot there is none to be
+# had, but it is a place to install to.
 test_short_name() {
   need_plugin
   need unshare util-linux
   need nbdinfo libnbd-bin
   [[ -z $SANITIZER_PRELOAD ]] || skip_test "a sanitized plugin needs more to be loaded"
-  unshare -m true 2>/dev/null || skip_test "only root can mount here"
-  local folder plugindir
+  local folder plugindir installed
   folder=$(dirname "$(find "$stage" -name nbdkit-platter-plugin.so)")
   plugindir=$(nbdkit --dump-config | sed -n 's/^plugindir=//p')
+  if ! unshare -m true 2>/dev/null; then
+    installed=$plugindir/nbdkit-platter-plugin.so
+    [[ -w $plugindir && ! -e $installed ]] || skip_test "only root can mount or install here"
+    at_exit rm -f "$installed"
+    cp "$folder/nbdkit-platter-plugin.so" "$installed"
+    # shellcheck disable=SC2016 # nbdkit's shell expands it
+    [[ $(nbdkit -U - platter mem:1G --run 'nbdinfo --size "$uri"') = 1073741824 ]]
+    return
+  fi
   # shellcheck disable=SC2016 # the inner shell expands it
   unshare -m bash -c 'mount --bind "$1" "$2" && exec nbdkit -U - platter mem:1G --run "nbdinfo --size \"\$uri\""' \
     - "$folder" "$plugindir" | tee out
