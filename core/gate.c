@@ -10,13 +10,13 @@
  */
 #include "core/gate.h"
 
-static inline _Atomic uint32_t *my_count(struct gate *g)
+void gate_tell(struct gate *g)
 {
-	return &g->slots[stat_thread_index ? stat_thread_index : stat_thread_assign()].inside;
+	wait_signal_raise(&g->changed);
 }
 
-/* Out of line: what a passer does who finds it closed. */
-static __attribute__((noinline, cold)) void step_back(struct gate *g)
+/* Who finds it closed goes out again and waits. */
+void gate_step_back(struct gate *g)
 {
 	uint32_t seen;
 
@@ -27,23 +27,6 @@ static __attribute__((noinline, cold)) void step_back(struct gate *g)
 			return;
 		wait_signal_wait(&g->changed, seen, WAIT_FOREVER);
 	}
-}
-
-void gate_enter(struct gate *g)
-{
-	for (;;) {
-		atomic_fetch_add(my_count(g), 1);
-		if (!atomic_load(&g->closed))
-			return;
-		step_back(g);
-	}
-}
-
-void gate_leave(struct gate *g)
-{
-	atomic_fetch_sub(my_count(g), 1);
-	if (atomic_load(&g->closed))
-		wait_signal_raise(&g->changed);
 }
 
 static uint32_t inside(struct gate *g)

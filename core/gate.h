@@ -23,9 +23,32 @@ struct gate {
 	struct wait_signal changed; /* it was opened, or somebody left while it was closed */
 };
 
+/* The ways out of line: for the functions below alone. */
+void gate_step_back(struct gate *g);
+void gate_tell(struct gate *g);
+
+static inline _Atomic uint32_t *gate_count(struct gate *g)
+{
+	return &g->slots[stat_thread_index ? stat_thread_index : stat_thread_assign()].inside;
+}
+
+/* Comes out again. */
+static inline void gate_leave(struct gate *g)
+{
+	atomic_fetch_sub(gate_count(g), 1);
+	if (__builtin_expect(atomic_load(&g->closed), 0))
+		gate_tell(g);
+}
+
 /* Goes in, waiting while it is closed. */
-void gate_enter(struct gate *g);
-void gate_leave(struct gate *g);
+static inline void gate_enter(struct gate *g)
+{
+	atomic_fetch_add(gate_count(g), 1);
+	while (__builtin_expect(atomic_load(&g->closed), 0)) {
+		gate_step_back(g);
+		atomic_fetch_add(gate_count(g), 1);
+	}
+}
 
 /* Keeps newcomers out and waits until everybody is out. */
 void gate_close(struct gate *g);

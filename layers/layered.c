@@ -188,6 +188,26 @@ static int read_and_fill(struct layered *s, unsigned cache, const struct vec *v,
 	return status;
 }
 
+/* What a layer said of the run at the beginning of `rest`: goes on below it, or after it. */
+static int settle_run(struct descent *w, const struct vec *rest, const struct layer_run *run,
+		      const struct io *io)
+{
+	int status = 0;
+
+	if (run->presence == LAYER_ABSENT && !w->s->places[w->depth].read_cache) {
+		descent_down(w, run->length);
+		return 0;
+	}
+	if (run->presence == LAYER_ABSENT) {
+		struct vec v = vec_slice(rest, 0, run->length);
+		status = read_and_fill(w->s, w->depth, &v, w->position, io);
+	} else if (run->presence == LAYER_ZERO) {
+		vec_zero(rest, 0, run->length);
+	}
+	descent_over(w, run->length);
+	return status;
+}
+
 /* The next run into the beginning of `rest`. */
 static int read_run(struct descent *w, const struct vec *rest, const struct io *io)
 {
@@ -196,30 +216,20 @@ static int read_run(struct descent *w, const struct vec *rest, const struct io *
 	struct vec v = vec_slice(rest, 0, run.length);
 	int status = l ? l->ops->read(l, &v, w->position, &run, io) : 0;
 
-	if (status)
-		return status;
-	if (run.presence == LAYER_ABSENT && !w->s->places[w->depth].read_cache) {
-		descent_down(w, run.length);
-		return 0;
-	}
-	if (run.presence == LAYER_ABSENT) {
-		v = vec_slice(rest, 0, run.length);
-		status = read_and_fill(w->s, w->depth, &v, w->position, io);
-	} else if (run.presence == LAYER_ZERO) {
-		vec_zero(rest, 0, run.length);
-	}
-	descent_over(w, run.length);
-	return status;
+	return status ? status : settle_run(w, rest, &run, io);
 }
 
-static int read_from(struct layered *s, unsigned top, const struct vec *v, uint64_t offset,
-		     const struct io *io)
+/* `first`: what layer `top` has said already of the first run; NULL: nothing yet. */
+static int walk_down(struct layered *s, unsigned top, const struct vec *v, uint64_t offset,
+		     const struct layer_run *first, const struct io *io)
 {
 	struct descent w;
 	int status = descent_begin(&w, s, top, offset, v->size);
 
 	if (status)
 		return io_fail(io, status, "%s: no memory", s->disk.kind);
+	if (first)
+		status = settle_run(&w, v, first, io);
 	while (!status && !descent_done(&w)) {
 		uint64_t done = w.position - offset;
 		struct vec rest = vec_slice(v, done, v->size - done);
@@ -229,9 +239,23 @@ static int read_from(struct layered *s, unsigned top, const struct vec *v, uint6
 	return status;
 }
 
+static int read_from(struct layered *s, unsigned top, const struct vec *v, uint64_t offset,
+		     const struct io *io)
+{
+	return walk_down(s, top, v, offset, NULL, io);
+}
+
+/* What the top layer holds whole, as it mostly does what was written, needs no walk. */
 static int layered_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
-	return read_from(layered_of(d), 0, v, offset, io);
+	struct layered *s = layered_of(d);
+	struct layer *top = s->places[0].layer;
+	struct layer_run run;
+	int status = top->ops->read(top, v, offset, &run, io);
+
+	if (status || (run.presence == LAYER_DATA && run.length == v->size))
+		return status;
+	return walk_down(s, 0, v, offset, &run, io);
 }
 
 /* ------------------------------------------------------------------ extents and prefetch */
@@ -306,14 +330,15 @@ static uint64_t clip(struct layered *s, unsigned i, uint64_t offset, uint64_t le
 static int layered_write(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct layered *s = layered_of(d);
+	struct layer *l = s->places[0].layer;
+	int status = l->ops->write(l, v, offset, io);
 
-	for (unsigned i = 0;; i++) {
-		struct layer *l = s->places[i].layer;
-		struct vec part = vec_slice(v, 0, clip(s, i, offset, v->size));
-		int status = part.size ? l->ops->write(l, &part, offset, io) : 0;
-		if (status || !s->places[i].write_through)
-			return status;
+	for (unsigned i = 0; !status && s->places[i].write_through;) {
+		struct vec part = vec_slice(v, 0, clip(s, ++i, offset, v->size));
+		l = s->places[i].layer;
+		status = part.size ? l->ops->write(l, &part, offset, io) : 0;
 	}
+	return status;
 }
 
 typedef int clear_function(struct layer *l, uint64_t offset, uint64_t length, bool below_zero,
