@@ -15,10 +15,10 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <time.h>
 
 #include "core/node.h"
 #include "core/slots.h"
+#include "core/stopwatch.h"
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
@@ -26,16 +26,9 @@
 struct span {
 	struct stat_slot *slot;
 	bool shared;
-	uint64_t begun; /* ns; 0: not measured */
+	bool measured;
+	struct stopwatch watch; /* where it is measured */
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 /* First request of this thread on this node. Where memory is short it counts with the others. */
 static __attribute__((noinline, cold)) struct span find_slot(struct disk *d)
@@ -64,8 +57,9 @@ static inline struct span span_begin(struct disk *d, enum stat_op op)
 	if (unlikely(!s.slot)) /* also index 0, which no thread has */
 		s = find_slot(d);
 	stat_add(&s.slot->op[op].started, 1, s.shared);
-	if (unlikely(atomic_load_explicit(&d->measured, memory_order_relaxed)))
-		s.begun = now_ns();
+	s.measured = atomic_load_explicit(&d->measured, memory_order_relaxed);
+	if (s.measured)
+		s.watch = stopwatch_start();
 	return s;
 }
 
@@ -78,8 +72,8 @@ static inline int span_end(struct span s, enum stat_op op, uint64_t bytes, int s
 		stat_add(&c->errors, 1, s.shared);
 	else
 		stat_add(&c->bytes, bytes, s.shared);
-	if (unlikely(s.begun))
-		stat_slot_measure(s.slot, op, now_ns() - s.begun);
+	if (s.measured)
+		stat_slot_measure(s.slot, op, stopwatch_ns(s.watch), s.shared);
 	stat_finish(&c->finished, s.shared);
 	return status;
 }
@@ -346,7 +340,7 @@ void disk_set_size(struct disk *d, uint64_t size)
 /* A time further away than the clock goes is never. */
 static uint64_t deadline_after(uint64_t timeout_ns)
 {
-	uint64_t now = now_ns();
+	uint64_t now = stopwatch_clock();
 
 	return timeout_ns < WAIT_FOREVER - now ? now + timeout_ns : WAIT_FOREVER;
 }
@@ -366,7 +360,7 @@ int disk_wait_resize(struct disk *d, uint64_t known, uint64_t timeout_ns, uint64
 		if (atomic_load(&d->resize_cancels) != cancels)
 			return -ECANCELED;
 		if (deadline != WAIT_FOREVER) {
-			uint64_t now = now_ns();
+			uint64_t now = stopwatch_clock();
 			if (now >= deadline)
 				return -ETIMEDOUT;
 			left = deadline - now;

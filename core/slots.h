@@ -37,8 +37,8 @@ unsigned stat_thread_assign(void);
 struct stat_slot *stat_slot_new(void);
 void stat_slot_free(struct stat_slot *s);
 
-/* Counts one operation's duration; memory for the histogram is made on first use, and left out when there is none. */
-void stat_slot_measure(struct stat_slot *s, enum stat_op op, uint64_t ns);
+/* Counts one operation's duration; memory for the histogram is made on first use, and left out when there is none. `shared`: see stat_add(). */
+void stat_slot_measure(struct stat_slot *s, enum stat_op op, uint64_t ns, bool shared);
 
 /* Adds the slot's counters to `out`. */
 void stat_slot_sum(const struct stat_slot *s, struct stat_totals *out);

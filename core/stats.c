@@ -106,14 +106,14 @@ static unsigned bucket_of(uint64_t ns)
 	return bucket < STAT_BUCKETS ? bucket : STAT_BUCKETS - 1;
 }
 
-void stat_slot_measure(struct stat_slot *s, enum stat_op op, uint64_t ns)
+void stat_slot_measure(struct stat_slot *s, enum stat_op op, uint64_t ns, bool shared)
 {
 	_Atomic uint64_t *h = atomic_load_explicit(&s->latency, memory_order_acquire);
 
 	if (!h)
 		h = make_histogram(s);
 	if (h)
-		stat_add(&h[op * STAT_BUCKETS + bucket_of(ns)], 1, true);
+		stat_add(&h[op * STAT_BUCKETS + bucket_of(ns)], 1, shared);
 }
 
 static uint64_t get(const _Atomic uint64_t *counter)
