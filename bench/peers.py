@@ -114,14 +114,15 @@ def platter(c: Context, kind: str, body: str) -> list[str]:
 
 
 def qemu_nbd(c: Context) -> list[str]:
+    image = str(c.image).replace(",", ",,")
     return [
         "qemu-nbd",
         "--persistent",
         "--shared=16",
-        "--format=raw",
         "--cache=writeback",
         f"--socket={c.socket}",
-        str(c.image),
+        "--image-opts",
+        f"driver=raw,file.driver=file,file.locking=off,file.filename={image}",
     ]
 
 
@@ -130,7 +131,7 @@ def qemu_storage_daemon(c: Context) -> list[str]:
     return [
         "qemu-storage-daemon",
         "--blockdev",
-        f"driver=file,node-name=disk,filename={image}",
+        f"driver=file,node-name=disk,locking=off,filename={image}",
         "--nbd-server",
         f"addr.type=unix,addr.path={path}",
         "--export",
@@ -157,7 +158,7 @@ class Group:
     title: str
     peers: tuple[Peer, ...]
     prefilled: bool = False  # written once through the door
-    image: bool = False  # each server has its own copy of an image file
+    image: bool = False  # all servers have one image file
 
 
 def kit_peer(name: str, command: Callable[[Context], list[str]]) -> Peer:
@@ -276,10 +277,10 @@ def serve(peer: Peer, context: Context) -> Iterator[Server]:
 
 
 def make_images(paths: list[Path], size: int) -> None:
-    """The same bytes for every server: allocated, written out, and in the page cache.
+    """Allocated, written out, and in the page cache.
 
-    In turns and in small pieces, so that all of them lie in the page cache in the same way: the file written first
-    would get the larger pieces of memory, and small writes to it would cost a quarter more.
+    Several images (--twice) are written in turns and in small pieces, so that they lie in the page cache alike: what a small
+    write costs depends on the size of the folio it meets, by a quarter and more.
     """
     page = bytes(1 + i * 7 % 255 for i in range(4096))
     with contextlib.ExitStack() as stack:
@@ -401,10 +402,10 @@ def start_group(
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="images-", dir=settings.folder)))
     size = settings.file_size if group.image else settings.size
     contexts = [
-        Context(settings, sockets / f"{number}.sock", folder / f"{number}.img", size)
+        Context(settings, sockets / f"{number}.sock", folder / f"{number if settings.twice else 0}.img", size)
         for number in range(len(peers))
     ]
-    images = [c.image for c in contexts] if group.image else []
+    images = sorted({c.image for c in contexts}) if group.image else []
     make_images(images, size)
     servers = [stack.enter_context(serve(p, c)) for p, c in zip(peers, contexts, strict=True)]
     if group.prefilled:
@@ -616,7 +617,8 @@ def check_place(settings: argparse.Namespace, groups: list[Group]) -> None:
         if not path.exists():
             raise BenchError(f"there is no {what} {path} (run this through: make bench)")
     settings.folder.mkdir(parents=True, exist_ok=True)
-    needed = max((len(g.peers) * settings.file_size for g in groups if g.image), default=0)
+    images = 2 if settings.twice else 1
+    needed = max((images * settings.file_size for g in groups if g.image), default=0)
     if shutil.disk_usage(settings.folder).free < needed * 1.1:
         raise BenchError(f"no {needed // MIB} MiB in {settings.folder} for images (--folder, --file-size)")
     if needed and file_system(settings.folder) in ("tmpfs", "ramfs"):
