@@ -6,6 +6,7 @@
 const struct disk_kind *const disk_kinds[] = {
 	&mem_kind,
 	&memdiff_kind,
+	&layers_kind,
 	&file_kind,
 	&null_kind,
 	&readonly_kind,

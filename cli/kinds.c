@@ -90,6 +90,8 @@ static int print_kind(const struct disk_kind *kind)
 		printf("\n");
 		print_field(field);
 	}
+	for (const struct spec_mark *mark = kind->marks; mark && mark->name; mark++)
+		printf("\n  ;%s\n      %s\n      marks a member of the list\n", mark->name, mark->help);
 	return STATUS_OK;
 }
 

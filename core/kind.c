@@ -37,6 +37,14 @@ const struct spec_field *kind_field(const struct disk_kind *kind, const char *na
 	return NULL;
 }
 
+int kind_mark(const struct disk_kind *kind, const char *name, size_t length)
+{
+	for (int i = 0; kind && kind->marks && kind->marks[i].name; i++)
+		if (strlen(kind->marks[i].name) == length && !memcmp(kind->marks[i].name, name, length))
+			return i;
+	return -1;
+}
+
 unsigned kind_nr_fields(const struct disk_kind *kind)
 {
 	unsigned n = 0;
@@ -169,6 +177,14 @@ static void put_parameters(FILE *out, const struct disk_kind *kind)
 		fputc(':', out);
 }
 
+static void put_list(FILE *out, const struct disk_kind *kind)
+{
+	fputs(":[SPEC", out);
+	for (unsigned i = 0; kind->marks && kind->marks[i].name; i++)
+		fprintf(out, "[;%s]", kind->marks[i].name);
+	fputs(",...]", out);
+}
+
 static void put_grammar(FILE *out, const struct disk_kind *kind)
 {
 	fputs(kind->name, out);
@@ -183,7 +199,7 @@ static void put_grammar(FILE *out, const struct disk_kind *kind)
 	if (kind->children == KIND_WRAPS)
 		fputs(":SPEC", out);
 	else if (kind->children == KIND_JOINS)
-		fputs(":[SPEC,...]", out);
+		put_list(out, kind);
 }
 
 char *kind_grammar(const struct disk_kind *kind)
@@ -248,6 +264,16 @@ static json_t *fields_to_json(const struct disk_kind *kind)
 	return array;
 }
 
+static json_t *marks_to_json(const struct disk_kind *kind)
+{
+	json_t *array = json_array();
+
+	for (unsigned i = 0; kind->marks && kind->marks[i].name; i++)
+		json_array_append_new(array, json_pack("{ss ss}", "name", kind->marks[i].name, "help",
+						       kind->marks[i].help));
+	return array;
+}
+
 static json_t *kind_to_json(const struct disk_kind *kind)
 {
 	static const char *const children[] = {
@@ -255,8 +281,9 @@ static json_t *kind_to_json(const struct disk_kind *kind)
 	};
 	CLEANUP_TEXT char *grammar = kind_grammar(kind);
 
-	return json_pack("{ss ss ss? ss so}", "name", kind->name, "summary", kind->summary, "grammar", grammar,
-			 "children", children[kind->children], "fields", fields_to_json(kind));
+	return json_pack("{ss ss ss? ss so so}", "name", kind->name, "summary", kind->summary, "grammar", grammar,
+			 "children", children[kind->children], "fields", fields_to_json(kind), "marks",
+			 marks_to_json(kind));
 }
 
 json_t *kinds_to_json(void)

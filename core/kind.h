@@ -49,6 +49,15 @@ struct spec_field {
 	const char *help;         /* one line, no period */
 };
 
+/*
+ * What a member of a list can be marked with by the kind that holds the list: an option behind the member, as in
+ * layers:[sql:c.db;read_cache,file:b], or a boolean of its JSON object. No kind has an option of the same name.
+ */
+struct spec_mark {
+	const char *name;
+	const char *help; /* one line, no period */
+};
+
 enum kind_children {
 	KIND_LEAF,         /* no child */
 	KIND_WRAPS,        /* one child: kind:...:SPEC */
@@ -66,11 +75,21 @@ struct open_request {
 	struct disk **children; /* opened already, in the order of spec->children; become the node's with success */
 };
 
+struct layer;
+
+/* What a layer will lie upon. */
+struct layer_below {
+	uint64_t size;                /* bytes */
+	const struct disk_info *info;
+};
+
 struct disk_kind {
 	const char *name;    /* lower case letters, digits, '-' */
 	const char *summary; /* one line, no period */
 	enum kind_children children;
 	const struct spec_field *fields; /* ends with a row whose name is NULL */
+	const struct spec_mark *marks;   /* KIND_JOINS: of the members; ends with a row whose name is NULL. NULL: none */
+	bool opens_children;             /* `open` opens them itself, by disk_open_child(): request->children is NULL */
 
 	/*
 	 * Flags for opening child `index`, given the node's own; NULL: the same. memdiff opens what is below
@@ -86,7 +105,19 @@ struct disk_kind {
 	 * that in front.
 	 */
 	int (*open)(const struct open_request *request, struct disk **out, struct error *err);
+
+	/*
+	 * Opens the node as a layer that knows which blocks it holds (layers/layer.h), for a stack of them. `below` is what
+	 * it will lie upon, of which it takes what the spec leaves open; NULL at the bottom. NULL: the node
+	 * is a disk, which holds every block. Only kinds without children have it. The rules of `open` hold.
+	 */
+	int (*open_layer)(const struct open_request *request, const struct layer_below *below,
+			  struct layer **out, struct error *err);
 };
+
+/* For kinds that open their children themselves: opens child `index`. On failure nothing is left of it. */
+int disk_open_child(const struct open_request *request, unsigned index, unsigned flags,
+		    struct disk **out, struct error *err);
 
 /* Every kind of this program, ended by NULL; defined once, in kinds.c (unit tests may define their own). */
 extern const struct disk_kind *const disk_kinds[];
@@ -109,6 +140,9 @@ const struct disk_kind *kind_find(const char *name);
 
 /* The known kind name nearest to `name`, or NULL when none is near. */
 const char *kind_nearest(const char *name);
+
+/* The number of the mark called by the `length` characters at `name`, or -1. */
+int kind_mark(const struct disk_kind *kind, const char *name, size_t length);
 
 /* The row called `name`, or NULL. */
 const struct spec_field *kind_field(const struct disk_kind *kind, const char *name);

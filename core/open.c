@@ -104,8 +104,13 @@ static int open_over(const struct spec *spec, unsigned flags, struct disk **chil
 		     struct disk **out, struct error *err)
 {
 	struct open_request request = {.spec = spec, .flags = flags, .children = children};
-	int status = open_children(spec, flags, children, err);
+	int status;
 
+	if (spec->kind->opens_children) {
+		request.children = NULL;
+		return spec->kind->open(&request, out, err);
+	}
+	status = open_children(spec, flags, children, err);
 	if (status)
 		return status;
 	status = spec->kind->open(&request, out, err);
@@ -128,6 +133,12 @@ static int open_node(const struct spec *spec, unsigned flags, struct disk **out,
 	if (status)
 		error_prefix(err, "%s", spec->kind->name);
 	return status;
+}
+
+int disk_open_child(const struct open_request *request, unsigned index, unsigned flags,
+		    struct disk **out, struct error *err)
+{
+	return open_node(request->spec->children[index], flags, out, err);
 }
 
 int disk_open_spec(const struct spec *spec, unsigned flags, struct disk **out, struct error *err)

@@ -35,6 +35,7 @@ struct spec_place {
 	dev_t dev;                      /* of the file */
 	ino_t ino;
 	unsigned depth;   /* nodes above it */
+	const struct disk_kind *list; /* of which the spec is a member that may be marked; NULL: none */
 	bool own_columns; /* nodes begin where they stand in this text; else all of them at `column` */
 	size_t column;
 };

@@ -5,9 +5,9 @@
  *     {"kind": "crypt", "cipher": "xts-aes-256", "keyfile": "k", "spec": {"kind": "mem", "size": 1048576}}
  *
  * A member is a row of the kind, called as the row. The disk below is "spec", a list of them "specs"; each
- * of them may also be a string that holds a spec as text. A flag is true or false. A number may be a JSON
- * integer or the text that stands in a spec ("1G"). A text that is not UTF-8, which JSON has no strings
- * for, is {"bytes": "hexadecimal"}.
+ * of them may also be a string that holds a spec as text. A flag is true or false, and so is a mark of a
+ * member of a list. A number may be a JSON integer or the text that stands in a spec ("1G"). A text that is
+ * not UTF-8, which JSON has no strings for, is {"bytes": "hexadecimal"}.
  */
 #include "core/spec.h"
 
@@ -207,6 +207,7 @@ static int read_child(const json_t *json, struct spec *s, const struct spec_plac
 	int status;
 
 	below.depth++;
+	below.list = s->kind->children == KIND_JOINS ? s->kind : NULL;
 	status = read_spec(json, &below, path, &child, err);
 	if (status)
 		return status;
@@ -250,6 +251,16 @@ static int refuse_key(const struct disk_kind *kind, const char *key, const struc
 	return fail_at(path, -EINVAL, err);
 }
 
+static int read_mark(const json_t *json, struct spec *s, unsigned index, const struct json_path *path,
+		     struct error *err)
+{
+	if (!json_is_boolean(json))
+		return expected(path, "true or false", json, err);
+	if (json_is_true(json))
+		s->marks |= 1u << index;
+	return 0;
+}
+
 static int read_member(const char *key, const json_t *json, struct spec *s, const struct spec_place *place,
 		       const struct json_path *path, struct error *err)
 {
@@ -260,6 +271,8 @@ static int read_member(const char *key, const json_t *json, struct spec *s, cons
 		return 0;
 	if (child_key(s->kind) && !strcmp(key, child_key(s->kind)))
 		return read_children(json, s, place, &step, err);
+	if (!field && kind_mark(place->list, key, strlen(key)) >= 0)
+		return read_mark(json, s, (unsigned)kind_mark(place->list, key, strlen(key)), &step, err);
 	if (!field)
 		return refuse_key(s->kind, key, path, err);
 	return read_value(json, s, (unsigned)(field - s->kind->fields), &step, err);
@@ -415,6 +428,16 @@ static int add_values(json_t *object, const struct spec *s)
 	return 0;
 }
 
+static int add_marks(json_t *member, const struct disk_kind *list, unsigned marks)
+{
+	for (unsigned i = 0; marks >> i; i++)
+		if (marks >> i & 1 && json_object_set_new(member, list->marks[i].name, json_true())) {
+			json_decref(member);
+			return -ENOMEM;
+		}
+	return 0;
+}
+
 static json_t *children_to_json(const struct spec *s)
 {
 	json_t *array;
@@ -423,7 +446,9 @@ static json_t *children_to_json(const struct spec *s)
 		return spec_to_json(s->children[0]);
 	array = json_array();
 	for (unsigned i = 0; i < s->nr_children; i++) {
-		if (json_array_append_new(array, spec_to_json(s->children[i]))) {
+		json_t *member = spec_to_json(s->children[i]);
+
+		if (add_marks(member, s->kind, s->children[i]->marks) || json_array_append_new(array, member)) {
 			json_decref(array);
 			return NULL;
 		}

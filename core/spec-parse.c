@@ -7,7 +7,8 @@
  *               | kind { ";" option } ":" child              a kind without parameters
  *     path      = text { ";" option }                         its ending picks the kind
  *     option    = name | name "=" text
- *     child     = spec | "[" spec { "," spec } "]"           by the kind: one, or a list
+ *     child     = spec | "[" member { "," member } "]"       by the kind: one, or a list
+ *     member    = spec { ";" mark }                           marks are words of the kind that has the list
  *     text      = plain | '"' { character | escape } '"'
  *     escape    = "\\" | '\"' | "\n" | "\r" | "\t" | "\x" two hexadecimal digits, not 00
  *
@@ -41,6 +42,9 @@
  * layers:[file:"/a,b"]. The rule is one function, kind_value_ends(), which the printer asks too; quotes are
  * printed only where it says they are needed.
  *
+ * A mark looks like an option of whatever ends the member, and no kind has an option of that name: what is no option of the
+ * node being read, but a mark of the innermost list, ends the node and those around it up to the member.
+ *
  * Parameters that are not required may be empty, and at the end of a kind without child may be missing. A
  * text in quotes is always given, even if it is empty.
  *
@@ -67,6 +71,7 @@ struct reader {
 	const char *next; /* the first character not read yet */
 	const struct spec_place *place;
 	unsigned lists;     /* brackets that are open */
+	const struct disk_kind *list; /* whose marks may stand here; NULL: none */
 	const char *failed; /* where the error was found; NULL: none */
 	struct error *err;
 };
@@ -359,6 +364,8 @@ static int refuse_option(struct reader *r, const struct disk_kind *kind, const c
 	for (const struct spec_field *field = kind->fields; field->name; field++)
 		if (field->role == SPEC_OPTION)
 			nearest_try(&near, field->name);
+	for (unsigned i = 0; r->list && r->list->marks && r->list->marks[i].name; i++)
+		nearest_try(&near, r->list->marks[i].name);
 	status = refuse(r, name, "unknown option '%s' for %s", spec_echo(name, length, echo), kind->name);
 	if (near.word)
 		error_hint(r->err, "did you mean '%s'?", near.word);
@@ -422,9 +429,37 @@ static int read_option(struct reader *r, struct spec *s)
 	return read_option_value(r, s, index);
 }
 
+/* The characters that end the name of a mark. */
+static size_t mark_length(const char *name)
+{
+	return strcspn(name, ";,]\n\r");
+}
+
+/* True at the ';' before a mark of the list. */
+static bool at_mark(const struct reader *r)
+{
+	return *r->next == ';' && kind_mark(r->list, r->next + 1, mark_length(r->next + 1)) >= 0;
+}
+
+/* Reads the marks behind a whole member. */
+static int read_marks(struct reader *r, struct spec *member)
+{
+	while (at_mark(r)) {
+		const char *name = ++r->next;
+		size_t length = mark_length(name);
+		unsigned bit = 1u << kind_mark(r->list, name, length);
+
+		if (member->marks & bit)
+			return refuse(r, name, "'%.*s' is given twice", (int)length, name);
+		member->marks |= bit;
+		r->next += length;
+	}
+	return 0;
+}
+
 static int read_options(struct reader *r, struct spec *s)
 {
-	while (*r->next == ';') {
+	while (*r->next == ';' && !at_mark(r)) {
 		int status;
 
 		r->next++;
@@ -466,6 +501,8 @@ static int read_child(struct reader *r, struct spec *s, unsigned depth)
 	const char *at = r->next;
 	int status = read_spec(r, depth + 1, &child);
 
+	if (!status && s->kind->children == KIND_JOINS)
+		status = read_marks(r, child);
 	if (status)
 		return status;
 	status = spec_add_child(s, child, r->err);
@@ -475,13 +512,25 @@ static int read_child(struct reader *r, struct spec *s, unsigned depth)
 	return 0;
 }
 
+/* After a member and its marks. */
+static int refuse_in_list(struct reader *r, const struct disk_kind *list)
+{
+	int status = expected(r, "',' or ']' in the list of disks");
+
+	if (*r->next == ';' && list->marks)
+		error_hint(r->err, "options stand before what marks the member, such as '%s'", list->marks[0].name);
+	return status;
+}
+
 static int read_list(struct reader *r, struct spec *s, unsigned depth)
 {
+	const struct disk_kind *outer = r->list;
 	int status;
 
 	if (*r->next != '[')
 		return expected(r, "'[' and a list of disks");
 	r->lists++;
+	r->list = s->kind;
 	do {
 		r->next++;
 		status = read_child(r, s, depth);
@@ -489,9 +538,10 @@ static int read_list(struct reader *r, struct spec *s, unsigned depth)
 			return status;
 	} while (*r->next == ',');
 	if (*r->next != ']')
-		return expected(r, "',' or ']' in the list of disks");
+		return refuse_in_list(r, s->kind);
 	r->next++;
 	r->lists--;
+	r->list = outer;
 	return 0;
 }
 
@@ -624,6 +674,7 @@ static struct spec_place place_at(const struct reader *r, const char *at, unsign
 
 	place.column = column_of(r, at);
 	place.own_columns = false;
+	place.list = NULL; /* marks stand behind it, in this text */
 	place.depth = depth - 1;
 	return place;
 }
@@ -631,7 +682,7 @@ static struct spec_place place_at(const struct reader *r, const char *at, unsign
 /* Nothing but the end of a member of a list may follow what is whole in itself. */
 static int expect_end(struct reader *r)
 {
-	if (!*r->next || strchr(r->lists ? ",]" : "", *r->next))
+	if (!*r->next || strchr(r->lists ? ",]" : "", *r->next) || at_mark(r))
 		return 0;
 	return expected(r, r->lists ? "',' or ']'" : "the end of the spec");
 }
@@ -670,7 +721,7 @@ static int read_file(struct reader *r, unsigned depth, struct spec **out)
 	status = read_text(r, leaf_ends(r), &name);
 	if (status)
 		return status;
-	if (*r->next == ';')
+	if (*r->next == ';' && !at_mark(r))
 		return refuse(r, r->next, "options stand in the file, not after its name");
 	status = spec_parse_file(name, &place, out, r->err);
 	return status ? fail_at(r, at, status) : expect_end(r);
@@ -761,7 +812,7 @@ int spec_parse_text(const char *text, size_t length, const struct spec_place *pl
 		    struct error *err)
 {
 	struct reader r = {
-		.text = text, .end = text + length, .next = text, .place = place, .err = err,
+		.text = text, .end = text + length, .next = text, .place = place, .list = place->list, .err = err,
 	};
 	CLEANUP_SPEC struct spec *s = NULL;
 	int status;
@@ -769,6 +820,8 @@ int spec_parse_text(const char *text, size_t length, const struct spec_place *pl
 	if (place->file)
 		r.next += strspn(text, SPEC_BLANKS);
 	status = read_spec(&r, place->depth + 1, &s);
+	if (!status)
+		status = read_marks(&r, s);
 	if (!status && *r.next)
 		status = expected(&r, "the end of the spec");
 	if (status && !place->file)

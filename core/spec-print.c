@@ -100,6 +100,13 @@ static void put_options(FILE *out, const struct spec *s)
 	}
 }
 
+static void put_marks(FILE *out, const struct disk_kind *list, unsigned marks)
+{
+	for (unsigned i = 0; marks >> i; i++)
+		if (marks >> i & 1)
+			fprintf(out, ";%s", list->marks[i].name);
+}
+
 static void put_node(FILE *out, const struct spec *s)
 {
 	fputs(s->kind->name, out);
@@ -112,6 +119,7 @@ static void put_node(FILE *out, const struct spec *s)
 		if (i)
 			fputc(',', out);
 		put_node(out, s->children[i]);
+		put_marks(out, s->kind, s->children[i]->marks);
 	}
 	if (s->kind->children == KIND_JOINS)
 		fputc(']', out);

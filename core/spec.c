@@ -106,7 +106,7 @@ static bool value_equal(const struct spec_field *field, const struct spec_value 
 
 bool spec_equal(const struct spec *a, const struct spec *b)
 {
-	if (a->kind != b->kind || a->nr_children != b->nr_children)
+	if (a->kind != b->kind || a->nr_children != b->nr_children || a->marks != b->marks)
 		return false;
 	for (unsigned i = 0; a->kind->fields[i].name; i++)
 		if (!value_equal(&a->kind->fields[i], &a->values[i], &b->values[i]))

@@ -27,6 +27,7 @@ struct spec {
 	struct spec_value *values; /* one per row of kind->fields, same order */
 	struct spec **children;
 	unsigned nr_children;
+	unsigned marks; /* as a member of a list: bit i is row i of its kind's `marks` */
 	size_t column; /* where it, or the "json:" or "@FILE" it came from, began in the text, from 1; 0: no text */
 };
 

@@ -64,6 +64,7 @@ struct layer {
 	const struct layer_ops *ops;
 	const char *kind;      /* "ram", "disk" */
 	struct disk_info info; /* frozen; flags as for a disk */
+	bool grows_at_once;    /* `resize` to a larger size does not wait: it may follow what lies below */
 	bool bottom;           /* set by the layered disk before the first request: absent means zero */
 };
 

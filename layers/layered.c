@@ -18,6 +18,11 @@
  *   following  as long as the disk was not resized itself it grows when layer 0 says it has grown through its children
  *              (a base under a memdiff); it never shrinks with them: there is zero past the parent's end.
  *
+ *   owners     in a stack of more than two layers of which only the top one is written to, the layers below it are frozen: which
+ *              of them holds a page is remembered (layers/owners.h), so that 64 layers cost no more than two. What is remembered
+ *              is only whom to ask first: what that one does not hold is looked for by a walk. Nothing is remembered of
+ *              what lies below a read cache, which is to be asked each time.
+ *
  * Not done here: eviction, write-back, reading several layers at once.
  */
 #include "layers/layer.h"
@@ -29,9 +34,11 @@
 
 #include "core/kind.h"
 #include "core/node.h"
+#include "layers/owners.h"
 
 #define FILL_PIECE (UINT64_C(1) << 20) /* bytes of private memory a cache fill takes at most */
 #define MAX_LAYERS 4096u
+#define OWNER_PAGE 4096u
 #define INLINE_LAYERS 32u
 
 struct layered {
@@ -39,6 +46,8 @@ struct layered {
 	struct layer_place *places;
 	unsigned count;
 	_Atomic uint64_t *caps;    /* of each layer: bytes of it, and of those below, that may be seen; [0] is not used */
+	struct owners owners;      /* of pages below the top layer; without entries: not remembered */
+	unsigned last_owner;       /* the lowest layer that is remembered: the first read cache, or the end */
 	_Atomic bool resized;      /* by disk_resize(): no longer follows the base */
 	struct wait_mutex resizing; /* changes of the size, one at a time; held across I/O, before resize_lock */
 	_Atomic uint64_t unfilled; /* cache fills that failed */
@@ -85,6 +94,7 @@ struct level {
  */
 struct descent {
 	struct layered *s;
+	uint32_t epoch; /* of owners, when the walk began */
 	struct level *level;
 	struct level inlined[INLINE_LAYERS + 1];
 	unsigned top, depth;
@@ -95,6 +105,7 @@ static int descent_begin(struct descent *w, struct layered *s, unsigned top, uin
 			 uint64_t length)
 {
 	w->s = s;
+	w->epoch = s->owners.entries ? owners_epoch(&s->owners) : 0;
 	w->top = w->depth = top;
 	w->position = offset;
 	w->level = w->inlined;
@@ -118,13 +129,19 @@ static bool descent_done(const struct descent *w)
 	return w->position == w->level[w->top].end;
 }
 
+/* Nothing below can be seen at the position. */
+static bool descent_at_end(const struct descent *w)
+{
+	return w->depth == w->s->count || w->position >= w->level[w->depth].visible;
+}
+
 /* The layer to ask for the next run and how many bytes of it; NULL: zero, there is nothing below. */
 static struct layer *descent_ask(const struct descent *w, uint64_t *length)
 {
 	const struct level *at = &w->level[w->depth];
 
 	*length = at->end - w->position;
-	if (w->depth == w->s->count || w->position >= at->visible)
+	if (descent_at_end(w))
 		return NULL;
 	*length = min64(*length, at->visible - w->position);
 	return w->s->places[w->depth].layer;
@@ -188,6 +205,20 @@ static int read_and_fill(struct layered *s, unsigned cache, const struct vec *v,
 	return status;
 }
 
+/* Remembers who holds the whole pages of the run that is being settled. What nobody holds has an owner, too: the end. */
+static void note_owner(const struct descent *w, uint64_t length)
+{
+	struct owners *o = &w->s->owners;
+	uint64_t page = UINT64_C(1) << o->page_shift, end = (w->position + length) >> o->page_shift;
+
+	unsigned owner = descent_at_end(w) ? w->s->count : w->depth;
+
+	if (!o->entries || !owner || owner > w->s->last_owner)
+		return;
+	for (uint64_t n = (w->position + page - 1) >> o->page_shift; n < end; n++)
+		owners_note(o, n, w->epoch, owner);
+}
+
 /* What a layer said of the run at the beginning of `rest`: goes on below it, or after it. */
 static int settle_run(struct descent *w, const struct vec *rest, const struct layer_run *run,
 		      const struct io *io)
@@ -201,9 +232,11 @@ static int settle_run(struct descent *w, const struct vec *rest, const struct la
 	if (run->presence == LAYER_ABSENT) {
 		struct vec v = vec_slice(rest, 0, run->length);
 		status = read_and_fill(w->s, w->depth, &v, w->position, io);
-	} else if (run->presence == LAYER_ZERO) {
-		vec_zero(rest, 0, run->length);
+	} else {
+		note_owner(w, run->length);
 	}
+	if (run->presence == LAYER_ZERO)
+		vec_zero(rest, 0, run->length);
 	descent_over(w, run->length);
 	return status;
 }
@@ -245,7 +278,119 @@ static int read_from(struct layered *s, unsigned top, const struct vec *v, uint6
 	return walk_down(s, top, v, offset, NULL, io);
 }
 
-/* What the top layer holds whole, as it mostly does what was written, needs no walk. */
+/* ------------------------------------------------------------------ reading what the top layer lacks */
+
+/* The bytes from `offset` on, at most `length`, that have one owner, or none that is known. */
+static uint64_t owned_run(struct layered *s, uint64_t offset, uint64_t length, uint32_t epoch,
+			  unsigned *owner)
+{
+	uint64_t page = offset >> s->owners.page_shift, last = (offset + length - 1) >> s->owners.page_shift;
+
+	*owner = owners_find(&s->owners, page, epoch);
+	while (++page <= last)
+		if (owners_find(&s->owners, page, epoch) != *owner)
+			return (page << s->owners.page_shift) - offset;
+	return length;
+}
+
+/* What the owner holds of the beginning, *done bytes of it; the end of the stack holds zeroes. */
+static int read_owned(struct layered *s, unsigned owner, const struct vec *v, uint64_t offset,
+		      uint64_t *done, const struct io *io)
+{
+	struct layer_run run = {.presence = LAYER_ZERO, .length = v->size};
+	struct layer *l = owner < s->count ? s->places[owner].layer : NULL;
+	int status = l ? l->ops->read(l, v, offset, &run, io) : 0;
+
+	if (status)
+		return status;
+	if (run.presence == LAYER_ZERO)
+		vec_zero(v, 0, run.length);
+	*done = run.presence == LAYER_ABSENT ? 0 : run.length;
+	return 0;
+}
+
+/* The beginning of `v`, *done bytes of it. An owner that does not have it any more is walked past. */
+static int read_piece_by_owner(struct layered *s, const struct vec *v, uint64_t offset, uint64_t *done,
+			       const struct io *io)
+{
+	uint32_t epoch = owners_epoch(&s->owners);
+	unsigned owner;
+	uint64_t n = owned_run(s, offset, v->size, epoch, &owner);
+	struct vec part = vec_slice(v, 0, n);
+	int status = 0;
+
+	*done = 0;
+	if (owner != OWNER_UNKNOWN)
+		status = read_owned(s, owner, &part, offset, done, io);
+	if (*done || (status && owners_epoch(&s->owners) == epoch))
+		return status;
+	*done = n;
+	return walk_down(s, 1, &part, offset, NULL, io);
+}
+
+static int read_by_owners(struct layered *s, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	int status = 0;
+
+	for (uint64_t at = 0, done; at < v->size && !status; at += done) {
+		struct vec rest = vec_slice(v, at, v->size - at);
+		status = read_piece_by_owner(s, &rest, offset + at, &done, io);
+	}
+	return status;
+}
+
+/* Of two layers the lower one usually has it all. */
+static int read_second(struct layered *s, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	struct layer *l = s->places[1].layer;
+	struct layer_run run;
+	int status;
+
+	if (offset + v->size > visible(s, 1))
+		return walk_down(s, 1, v, offset, NULL, io);
+	status = l->ops->read(l, v, offset, &run, io);
+	if (status || (run.presence == LAYER_DATA && run.length == v->size))
+		return status;
+	return walk_down(s, 1, v, offset, &run, io);
+}
+
+/* The top layer lacks all of it. */
+static int read_below(struct layered *s, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	if (s->owners.entries)
+		return read_by_owners(s, v, offset, io);
+	if (s->count > 2)
+		return walk_down(s, 1, v, offset, NULL, io);
+	if (s->count == 2)
+		return read_second(s, v, offset, io);
+	vec_zero(v, 0, v->size);
+	return 0;
+}
+
+/* The top layer answered for a part of it, or lacks it. */
+static int read_rest(struct layered *s, const struct vec *v, uint64_t offset, struct layer_run *run,
+		     const struct io *io)
+{
+	struct layer *top = s->places[0].layer;
+	int status = 0;
+
+	for (uint64_t at = 0;;) {
+		struct vec part = vec_slice(v, at, run->length), rest;
+		if (run->presence == LAYER_ABSENT)
+			status = read_below(s, &part, offset + at, io);
+		else if (run->presence == LAYER_ZERO)
+			vec_zero(&part, 0, part.size);
+		at += run->length;
+		if (status || at == v->size)
+			return status;
+		rest = vec_slice(v, at, v->size - at);
+		status = top->ops->read(top, &rest, offset + at, run, io);
+		if (status)
+			return status;
+	}
+}
+
+/* What the top layer holds whole, as it mostly does what was written, needs nothing else. */
 static int layered_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct layered *s = layered_of(d);
@@ -255,7 +400,9 @@ static int layered_read(struct disk *d, const struct vec *v, uint64_t offset, co
 
 	if (status || (run.presence == LAYER_DATA && run.length == v->size))
 		return status;
-	return walk_down(s, 0, v, offset, &run, io);
+	if (s->places[0].read_cache)
+		return walk_down(s, 0, v, offset, &run, io);
+	return read_rest(s, v, offset, &run, io);
 }
 
 /* ------------------------------------------------------------------ extents and prefetch */
@@ -408,6 +555,8 @@ static void lower_caps(struct layered *s, uint64_t end)
 		end = visible_below(s, end, i);
 		atomic_store(&s->caps[i], end);
 	}
+	if (s->owners.entries)
+		owners_void(&s->owners);
 }
 
 static int resize_layers(struct layered *s, uint64_t size, const struct io *io)
@@ -443,7 +592,7 @@ static uint64_t follow_base(struct layered *s)
 	uint64_t size = disk_size(&s->disk), base = visible(s, s->count - 1);
 	struct layer *l = s->places[0].layer;
 
-	if (atomic_load(&s->resized) || !l->ops->resize || base <= size)
+	if (atomic_load(&s->resized) || !l->grows_at_once || base <= size)
 		return size;
 	return l->ops->resize(l, base, &io_plain) ? size : base;
 }
@@ -454,6 +603,8 @@ static uint64_t layered_child_resized(struct disk *d)
 	struct layered *s = layered_of(d);
 	uint64_t size;
 
+	if (s->owners.entries)
+		owners_void(&s->owners);
 	if (s->count < 2 || !wait_mutex_trylock(&s->resizing))
 		return disk_size(d);
 	size = follow_base(s);
@@ -497,6 +648,7 @@ static int layered_close(struct disk *d, bool abandoned, struct error *err)
 			error_prefix(err, "layer %u", i);
 		}
 	}
+	owners_destroy(&s->owners);
 	free(s->places);
 	free(s->caps);
 	return status;
@@ -633,8 +785,23 @@ static int take_places(struct layered *s, const struct layer_place *places, unsi
 	return 0;
 }
 
+/* Where owners do not move: nothing below the top layer is written to. Without memory for them they are done without. */
+static void remember_owners(struct layered *s)
+{
+	uint32_t block = s->places[0].layer->info.block_size;
+	unsigned page_shift = (unsigned)__builtin_ctz(block > OWNER_PAGE ? block : OWNER_PAGE);
+
+	if (s->count < 3 || s->places[0].write_through)
+		return;
+	for (s->last_owner = 1; s->last_owner < s->count; s->last_owner++)
+		if (s->places[s->last_owner].read_cache)
+			break;
+	owners_create(&s->owners, page_shift);
+}
+
 static void drop_shell(struct layered *s)
 {
+	owners_destroy(&s->owners);
 	free(s->places);
 	free(s->caps);
 	disk_drop_new(&s->disk);
@@ -658,6 +825,8 @@ int layered_create(const char *kind, const struct layer_place *places, unsigned 
 			s->disk.info.flags |= DISK_READ_ONLY;
 		status = disk_publish(&s->disk, places[0].layer->ops->size(places[0].layer), err);
 	}
+	if (!status)
+		remember_owners(s);
 	if (!status)
 		*out = &s->disk;
 	else if (s)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mem: a RAM disk. memdiff: a RAM layer over another disk, which is opened read-only. */
+/* mem: a RAM disk, or a RAM layer of a stack. memdiff: a RAM layer over another disk, which is opened read-only. */
 #include "kinds.h"
 
 #include <errno.h>
 #include <stddef.h>
 
+#include "core/node.h"
 #include "layers/layer.h"
 
 /* A stack with a new RAM layer on top of `below`, or of nothing else. */
@@ -26,9 +27,33 @@ static int open_over(const struct open_request *request, uint64_t size, uint32_t
 
 static int mem_open(const struct open_request *request, struct disk **out, struct error *err)
 {
-	uint64_t size = spec_number(request->spec, "size");
+	if (!spec_given(request->spec, "size"))
+		return error_set(err, -EINVAL,
+				 "the size is missing (mem:SIZE): only over another layer it may be left out");
+	return open_over(request, spec_number(request->spec, "size"),
+			 (uint32_t)spec_number(request->spec, "block"), NULL, out, err);
+}
 
-	return open_over(request, size, (uint32_t)spec_number(request->spec, "block"), NULL, out, err);
+/* What is not given is as below. */
+static int mem_open_layer(const struct open_request *request, const struct layer_below *below,
+			  struct layer **out, struct error *err)
+{
+	const struct spec *spec = request->spec;
+	uint64_t size = spec_number(spec, "size");
+	uint32_t block = (uint32_t)spec_number(spec, "block");
+	int status;
+
+	if (!below && !spec_given(spec, "size"))
+		return error_set(err, -EINVAL, "the size is missing (mem:SIZE): there is no layer below to take it from");
+	if (below && !spec_given(spec, "size"))
+		size = below->size;
+	if (below && !spec_given(spec, "block"))
+		block = below->info->block_size;
+	status = disk_check_size(size, block, "size", err);
+	if (status)
+		return status;
+	*out = ram_layer_create(size, block, 0);
+	return *out ? 0 : error_set(err, -ENOMEM, "no memory");
 }
 
 static int memdiff_open(const struct open_request *request, struct disk **out, struct error *err)
@@ -49,11 +74,10 @@ static const struct spec_field mem_fields[] = {
 	{.name = "size",
 	 .role = SPEC_PARAMETER,
 	 .type = SPEC_SIZE,
-	 .required = true,
 	 .unit = "bytes",
 	 .min = DISK_MIN_BLOCK,
 	 .max = DISK_MAX_END,
-	 .help = "size of the disk, whole blocks"},
+	 .help = "size of the disk, whole blocks; a layer without one is as large as what lies below"},
 	{.name = "block",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_SIZE,
@@ -73,6 +97,7 @@ const struct disk_kind mem_kind = {
 	.children = KIND_LEAF,
 	.fields = mem_fields,
 	.open = mem_open,
+	.open_layer = mem_open_layer,
 };
 
 const struct disk_kind memdiff_kind = {

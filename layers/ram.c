@@ -835,6 +835,7 @@ struct layer *ram_layer_create(uint64_t size, uint32_t block_size, uint32_t phys
 	r->layer = (struct layer){
 		.ops = &ram_ops,
 		.kind = "ram",
+		.grows_at_once = true,
 		.info = {
 			.block_size = block_size,
 			.physical_block_size = physical_block_size ? physical_block_size : block_size,

@@ -13,7 +13,7 @@ test_page() {
 # page FILE: its words, without the mark-up.
 page() { sed -e '/^\.\\"/d' -e 's/\\f[A-Z]//g' -e 's/\\-/-/g' -e 's/\\&//g' -e 's/\\(dq/"/g' "$1"; }
 
-# names: every kind that the program knows, and "KIND PARAMETER" for each of its parameters and options; told apart
+# names: every kind that the program knows, and "KIND PARAMETER" for each of its parameters, options and marks; told apart
 # by how deep they are indented.
 names() {
   "$platter" kinds --json | awk -F '"' '

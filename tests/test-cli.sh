@@ -153,17 +153,19 @@ test_info_errors() {
 
 test_kinds() {
   exits 0 "$platter" kinds
-  grep -q '^mem:SIZE' out
+  grep -q '^mem:\[SIZE\]' out
   grep -q '^memdiff:SPEC' out
   grep -q '^file:' out
 }
 
 test_kinds_one() {
   exits 0 "$platter" kinds mem
-  grep -q '^mem:SIZE' out
+  grep -q '^mem:\[SIZE\]' out
   grep -q '^  ;block' out
   grep -q 'default 512' out
   grep -q 'at most 64 KiB (65536 bytes)' out
+  exits 0 "$platter" kinds layers
+  grep -q '^  ;read_cache' out
   exits 1 "$platter" kinds mme
   grep -q "no kind 'mme' (did you mean 'mem'?)" err
 }
@@ -171,7 +173,7 @@ test_kinds_one() {
 test_kinds_json() {
   need jq jq
   exits 0 "$platter" kinds --json
-  [[ $(jq -r '.[] | select(.name == "mem") | .grammar' out) = mem:SIZE* ]]
+  [[ $(jq -r '.[] | select(.name == "mem") | .grammar' out) = 'mem:[SIZE]'* ]]
   exits 0 "$platter" kinds --json mem
   [[ $(jq -r '.[].name' out) = mem ]]
 }

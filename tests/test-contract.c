@@ -134,6 +134,12 @@ static const char *const stacks[] = {
 	"ro:slice:12288,3M:memdiff:file:FILE;block=BLOCK",
 	"memdiff:slice:8192,2129920:memdiff:slice:4096:file:FILE;direct;block=BLOCK",
 	"memdiff:ro:slice:40960:mem:SIZE;block=BLOCK",
+	"layers:[mem:SIZE;block=BLOCK]",
+	"layers:[mem:,file:FILE;block=BLOCK]",
+	"layers:[mem:;write_through,file:FILE;block=BLOCK]",
+	"layers:[mem:,mem:;read_cache,file:FILE;block=BLOCK]",
+	"layers:[mem:,mem:,mem:,mem:1M,slice:4096:mem:SIZE;block=BLOCK]",
+	"slice:4096:layers:[mem:,mem:2M,memdiff:file:FILE;block=BLOCK]",
 };
 
 static bool has(const char *text, const char *part)

@@ -67,7 +67,7 @@ static void test_grammar(void)
 	check_grammar("crypt", "crypt:CIPHER:KEYFILE[;holes=zero|raw][;label=TEXT]:SPEC");
 	check_grammar("striped", "striped:CHUNK:[SPEC,...]");
 	check_grammar("nbd", "nbd:URI[;connections=N]");
-	check_grammar("layers", "layers:[SPEC,...]");
+	check_grammar("layers", "layers:[SPEC[;read_cache][;write_through],...]");
 	check_grammar("group", "group[;label=TEXT][;wide]:[SPEC,...]");
 	check_grammar("empty", "empty:[;slow]");
 	check_grammar("pair", "pair:[FIRST][:SECOND][/THIRD][;label=TEXT]");
@@ -101,11 +101,13 @@ static void test_json(void)
 	REQUIRE(all);
 	CHECK_EQ(json_array_size(all), 19);
 	check_json(entry(all, "memdiff"), "{\"name\":\"memdiff\",\"summary\":\"a toy\",\"grammar\":\"memdiff:SPEC\","
-					  "\"children\":\"one\",\"fields\":[]}");
+					  "\"children\":\"one\",\"fields\":[],\"marks\":[]}");
 	check_json(entry(all, "striped"),
 		   "{\"name\":\"striped\",\"summary\":\"a toy\",\"grammar\":\"striped:CHUNK:[SPEC,...]\",\"children\":\"list\","
 		   "\"fields\":[{\"name\":\"chunk\",\"role\":\"parameter\",\"type\":\"size\",\"required\":true,\"unit\":null,"
-		   "\"default\":null,\"min\":512,\"max\":1073741824,\"words\":null,\"help\":\"a toy\"}]}");
+		   "\"default\":null,\"min\":512,\"max\":1073741824,\"words\":null,\"help\":\"a toy\"}],\"marks\":[]}");
+	check_json(json_object_get(entry(all, "layers"), "marks"), "[{\"name\":\"read_cache\",\"help\":\"a toy\"},"
+								       "{\"name\":\"write_through\",\"help\":\"a toy\"}]");
 	check_json(json_array_get(json_object_get(entry(all, "crypt"), "fields"), 2),
 		   "{\"name\":\"holes\",\"role\":\"option\",\"type\":\"word\",\"required\":false,\"unit\":null,\"default\":\"raw\","
 		   "\"min\":null,\"max\":null,\"words\":[\"zero\",\"raw\"],\"help\":\"a toy\"}");

@@ -76,6 +76,19 @@ static void check_defaults(const struct disk_kind *kind)
 		tap_diag("%s: %s", kind->name, error_text(&err));
 }
 
+/* A mark cannot be taken for an option of whatever kind ends the member, or for a key of its JSON. */
+static void check_marks(const struct disk_kind *kind)
+{
+	CHECK(!kind->marks || kind->children == KIND_JOINS);
+	for (const struct spec_mark *mark = kind->marks; mark && mark->name; mark++) {
+		CHECK(is_name(mark->name) || !strcmp(mark->name, "read_cache") || !strcmp(mark->name, "write_through"));
+		CHECK(is_line(mark->help));
+		CHECK(strcmp(mark->name, "kind") && strcmp(mark->name, "spec") && strcmp(mark->name, "specs"));
+		for (unsigned i = 0; disk_kinds[i]; i++)
+			CHECK(!kind_field(disk_kinds[i], mark->name));
+	}
+}
+
 static void test_tables(void)
 {
 	for (unsigned i = 0; disk_kinds[i]; i++) {
@@ -89,6 +102,9 @@ static void test_tables(void)
 		CHECK(kind->open != NULL);
 		for (const struct spec_field *field = kind->fields; field->name; field++)
 			check_field(kind, field);
+		check_marks(kind);
+		CHECK(!kind->open_layer || kind->children == KIND_LEAF);
+		CHECK(!kind->opens_children || kind->children != KIND_LEAF);
 		check_defaults(kind);
 		if (tap_errors > errors)
 			tap_diag("in the tables of %s", kind->name);

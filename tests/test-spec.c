@@ -280,8 +280,11 @@ static struct spec *random_tree(unsigned depth)
 	CHECK_EQ(spec_new(kind, 1, &budget, &s, NULL), 0);
 	fill_randomly(s);
 	children = kind->children == KIND_LEAF ? 0 : kind->children == KIND_WRAPS ? 1 : 1 + pick(4);
-	while (children--)
-		CHECK_EQ(spec_add_child(s, random_tree(depth - 1), NULL), 0);
+	while (children--) {
+		struct spec *child = random_tree(depth - 1);
+		child->marks = kind->marks ? pick(4) : 0;
+		CHECK_EQ(spec_add_child(s, child, NULL), 0);
+	}
 	return s;
 }
 
@@ -368,6 +371,13 @@ static void test_equality(void)
 	check_equal("tuned:a", "tuned;depth=0:a", false);
 	check_equal("layers:[a,b]", "layers:[b,a]", false);
 	check_equal("layers:[a]", "layers:[a,a]", false);
+	check_equal("layers:[a;read_cache]", "layers:[a]", false);
+	check_equal("layers:[a;write_through;read_cache]", "layers:[a;read_cache;write_through]", true);
+	check_equal("layers:[memdiff:a;read_cache]", "json:{\"kind\":\"layers\",\"specs\":["
+						     "{\"kind\":\"memdiff\",\"spec\":\"a\",\"read_cache\":true}]}", true);
+	check_equal("layers:[a;read_cache]", "json:{\"kind\":\"layers\",\"specs\":[\"a;read_cache\"]}", true);
+	check_equal("layers:[a]", "json:{\"kind\":\"layers\",\"specs\":[{\"kind\":\"file\",\"path\":\"a\","
+				  "\"read_cache\":false}]}", true);
 	check_equal("memdiff:a", "memdiff:json:{\"kind\":\"file\",\"path\":\"a\"}", true);
 }
 

@@ -40,7 +40,11 @@ KIND(striped, "striped", KIND_JOINS, {PARAMETER("chunk", SPEC_SIZE), .min = 512,
 KIND(blob, "blob", KIND_LEAF, {PARAMETER("form", SPEC_WORD), .words = forms}, {PARAMETER("url", SPEC_TEXT)});
 KIND(nbd, "nbd", KIND_LEAF, {PARAMETER("uri", SPEC_TEXT)},
      {OPTION("connections", SPEC_NUMBER), .unit = "connections", .fallback = "4", .min = 1, .max = 16});
-KIND(layers, "layers", KIND_JOINS);
+
+static const struct spec_mark layer_marks[] = {{"read_cache", "a toy"}, {"write_through", "a toy"}, {0}};
+static const struct spec_field layers_fields[] = {{0}};
+static const struct disk_kind layers_kind = {
+	.name = "layers", .summary = "a toy", .children = KIND_JOINS, .fields = layers_fields, .marks = layer_marks};
 
 /* The corners: no parameter, parameters that may be missing, other separators, numbers without a limit. */
 KIND(empty, "empty", KIND_LEAF, {OPTION("slow", SPEC_FLAG)});
