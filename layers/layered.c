@@ -396,8 +396,11 @@ static int layered_read(struct disk *d, const struct vec *v, uint64_t offset, co
 	struct layered *s = layered_of(d);
 	struct layer *top = s->places[0].layer;
 	struct layer_run run;
-	int status = top->ops->read(top, v, offset, &run, io);
+	int status;
 
+	if (s->owners.entries)
+		owners_prefetch(&s->owners, offset >> s->owners.page_shift);
+	status = top->ops->read(top, v, offset, &run, io);
 	if (status || (run.presence == LAYER_DATA && run.length == v->size))
 		return status;
 	if (s->places[0].read_cache)

@@ -45,6 +45,12 @@ static inline _Atomic uint64_t *owners_entry(const struct owners *o, uint64_t pa
 	return &o->entries[page & ((UINT64_C(1) << OWNER_ENTRIES_SHIFT) - 1)];
 }
 
+/* Has the entry brought near while something else is done. */
+static inline void owners_prefetch(const struct owners *o, uint64_t page)
+{
+	__builtin_prefetch((const void *)owners_entry(o, page));
+}
+
 static inline uint64_t owners_key(uint64_t page, uint32_t epoch)
 {
 	uint64_t tag = page >> OWNER_ENTRIES_SHIFT;
