@@ -65,6 +65,8 @@ static void print_field(const struct spec_field *field)
 		printf("%s %s", i > 0 ? "," : "", field->words[i]);
 	if (field->role == SPEC_PARAMETER)
 		printf(field->required ? ", required" : ", may be empty");
+	if (field->bare)
+		printf(", may be left out with its '='");
 	if (field->min > 0)
 		print_limit(field, "at least", field->min);
 	if (field->max > 0)

@@ -131,9 +131,11 @@ static void put_label(FILE *out, const struct spec_field *field)
 	if (field->role == SPEC_OPTION)
 		fputs(field->name, out);
 	if (field->role == SPEC_OPTION && field->type != SPEC_FLAG)
-		fputc('=', out);
+		fputs(field->bare ? "[=" : "=", out);
 	if (field->type != SPEC_FLAG)
 		put_placeholder(out, field);
+	if (field->bare)
+		fputc(']', out);
 }
 
 const char *field_label(const struct spec_field *field, char buffer[FIELD_LABEL_MAX])
@@ -246,8 +248,8 @@ static json_t *field_to_json(const struct spec_field *field)
 	json_t *max = field->max ? json_unsigned(field->max) : NULL;
 	json_t *words = field->type == SPEC_WORD ? words_to_json(field->words) : NULL;
 
-	return json_pack("{ss ss ss sb ss? ss? so? so? so? ss?}", "name", field->name, "role", roles[field->role],
-			 "type", types[field->type], "required", field->required, "unit", field->unit, "default",
+	return json_pack("{ss ss ss sb sb ss? ss? so? so? so? ss?}", "name", field->name, "role", roles[field->role],
+			 "type", types[field->type], "required", field->required, "bare", field->bare, "unit", field->unit, "default",
 			 field->fallback, "min", min, "max", max, "words", words, "help", field->help);
 }
 

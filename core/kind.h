@@ -40,6 +40,7 @@ struct spec_field {
 	enum spec_role role;
 	enum spec_type type;
 	bool required;            /* parameters only: may not be empty */
+	bool bare;                /* options with a number, min above 0: may be given without a value; the number is 0 then */
 	char separator;           /* parameters after the first: what stands before it; 0 means ':'. Not ',' before an
 	                             optional one of a kind without child: in a list that ends the member */
 	const char *unit;         /* "bytes", "ms"; NULL: none */

@@ -71,6 +71,15 @@ int spec_set(struct spec *s, unsigned index, char *text, struct error *err);
 /* Sets a flag. */
 void spec_set_flag(struct spec *s, unsigned index);
 
+/* Sets an option that may be given without a value, and is. */
+void spec_set_bare(struct spec *s, unsigned index);
+
+/* True when it was. */
+static inline bool spec_is_bare(const struct spec *s, unsigned index)
+{
+	return s->kind->fields[index].bare && s->values[index].given && !s->values[index].number;
+}
+
 /* Fills in the defaults of what was not given. */
 int spec_set_defaults(struct spec *s, struct error *err);
 

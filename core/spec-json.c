@@ -179,6 +179,11 @@ static int read_value(const json_t *json, struct spec *s, unsigned index, const 
 			spec_set_flag(s, index);
 		return 0;
 	}
+	if (field->bare && json_is_boolean(json)) {
+		if (json_is_true(json))
+			spec_set_bare(s, index);
+		return 0;
+	}
 	status = value_to_text(json, field, path, &text, err);
 	if (status)
 		return status;
@@ -411,7 +416,7 @@ static json_t *value_to_json(const struct spec *s, unsigned index)
 	char buffer[SIZE_TEXT_MAX];
 	const char *text;
 
-	if (type == SPEC_FLAG)
+	if (type == SPEC_FLAG || spec_is_bare(s, index))
 		return json_true();
 	if ((type == SPEC_SIZE || type == SPEC_NUMBER) && number <= INT64_MAX)
 		return json_integer((json_int_t)number);

@@ -400,6 +400,10 @@ static int read_option_value(struct reader *r, struct spec *s, unsigned index)
 		spec_set_flag(s, index);
 		return 0;
 	}
+	if (*r->next != '=' && field->bare) {
+		spec_set_bare(s, index);
+		return 0;
+	}
 	if (*r->next != '=')
 		return refuse(r, r->next, "option '%s' needs a value: %s", field->name,
 			      field_label(field, label));

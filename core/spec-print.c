@@ -93,7 +93,7 @@ static void put_options(FILE *out, const struct spec *s)
 		if (field->role != SPEC_OPTION || !s->values[i].given)
 			continue;
 		fprintf(out, ";%s", field->name);
-		if (field->type == SPEC_FLAG)
+		if (field->type == SPEC_FLAG || spec_is_bare(s, i))
 			continue;
 		fputc('=', out);
 		put_value(out, s, i);

@@ -173,6 +173,11 @@ void spec_set_flag(struct spec *s, unsigned index)
 	s->values[index] = (struct spec_value){.given = true, .number = 1};
 }
 
+void spec_set_bare(struct spec *s, unsigned index)
+{
+	s->values[index] = (struct spec_value){.given = true};
+}
+
 int spec_set_defaults(struct spec *s, struct error *err)
 {
 	for (unsigned i = 0; s->kind->fields[i].name; i++) {

@@ -66,6 +66,7 @@ static void test_grammar(void)
 	check_grammar("autocache", "autocache:[KEY]:SPEC");
 	check_grammar("crypt", "crypt:CIPHER:KEYFILE[;holes=zero|raw][;label=TEXT]:SPEC");
 	check_grammar("striped", "striped:CHUNK:[SPEC,...]");
+	check_grammar("sql", "sql:PATH[;create[=SIZE]][;ro]");
 	check_grammar("nbd", "nbd:URI[;connections=N]");
 	check_grammar("layers", "layers:[SPEC[;read_cache][;write_through],...]");
 	check_grammar("group", "group[;label=TEXT][;wide]:[SPEC,...]");
@@ -99,17 +100,17 @@ static void test_json(void)
 	json_t *all = kinds_to_json();
 
 	REQUIRE(all);
-	CHECK_EQ(json_array_size(all), 19);
+	CHECK_EQ(json_array_size(all), 20);
 	check_json(entry(all, "memdiff"), "{\"name\":\"memdiff\",\"summary\":\"a toy\",\"grammar\":\"memdiff:SPEC\","
 					  "\"children\":\"one\",\"fields\":[],\"marks\":[]}");
 	check_json(entry(all, "striped"),
 		   "{\"name\":\"striped\",\"summary\":\"a toy\",\"grammar\":\"striped:CHUNK:[SPEC,...]\",\"children\":\"list\","
-		   "\"fields\":[{\"name\":\"chunk\",\"role\":\"parameter\",\"type\":\"size\",\"required\":true,\"unit\":null,"
+		   "\"fields\":[{\"name\":\"chunk\",\"role\":\"parameter\",\"type\":\"size\",\"required\":true,\"bare\":false,\"unit\":null,"
 		   "\"default\":null,\"min\":512,\"max\":1073741824,\"words\":null,\"help\":\"a toy\"}],\"marks\":[]}");
 	check_json(json_object_get(entry(all, "layers"), "marks"), "[{\"name\":\"read_cache\",\"help\":\"a toy\"},"
 								       "{\"name\":\"write_through\",\"help\":\"a toy\"}]");
 	check_json(json_array_get(json_object_get(entry(all, "crypt"), "fields"), 2),
-		   "{\"name\":\"holes\",\"role\":\"option\",\"type\":\"word\",\"required\":false,\"unit\":null,\"default\":\"raw\","
+		   "{\"name\":\"holes\",\"role\":\"option\",\"type\":\"word\",\"required\":false,\"bare\":false,\"unit\":null,\"default\":\"raw\","
 		   "\"min\":null,\"max\":null,\"words\":[\"zero\",\"raw\"],\"help\":\"a toy\"}");
 	json_decref(all);
 }

@@ -60,6 +60,8 @@ static void check_field(const struct disk_kind *kind, const struct spec_field *f
 	CHECK(field->role == SPEC_OPTION || field->type != SPEC_FLAG);
 	CHECK(field->role == SPEC_PARAMETER || !field->required);
 	CHECK(!field->required || !field->fallback);
+	CHECK(!field->bare || (field->role == SPEC_OPTION && field->min && !field->fallback &&
+			       (field->type == SPEC_SIZE || field->type == SPEC_NUMBER || field->type == SPEC_DURATION)));
 	check_limits(field);
 	check_separator(kind, field);
 }

@@ -259,6 +259,8 @@ static void fill_randomly(struct spec *s)
 			continue;
 		if (field->type == SPEC_FLAG)
 			spec_set_flag(s, i);
+		else if (field->bare && pick(2))
+			spec_set_bare(s, i);
 		else
 			CHECK_EQ(spec_set(s, i, random_value(field), NULL), 0);
 	}
@@ -372,6 +374,10 @@ static void test_equality(void)
 	check_equal("layers:[a,b]", "layers:[b,a]", false);
 	check_equal("layers:[a]", "layers:[a,a]", false);
 	check_equal("layers:[a;read_cache]", "layers:[a]", false);
+	check_equal("sql:a;create", "json:{\"kind\":\"sql\",\"path\":\"a\",\"create\":true}", true);
+	check_equal("sql:a", "json:{\"kind\":\"sql\",\"path\":\"a\",\"create\":false}", true);
+	check_equal("sql:a;create", "sql:a", false);
+	check_equal("sql:a;create", "sql:a;create=1K", false);
 	check_equal("layers:[a;write_through;read_cache]", "layers:[a;read_cache;write_through]", true);
 	check_equal("layers:[memdiff:a;read_cache]", "json:{\"kind\":\"layers\",\"specs\":["
 						     "{\"kind\":\"memdiff\",\"spec\":\"a\",\"read_cache\":true}]}", true);

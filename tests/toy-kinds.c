@@ -30,6 +30,8 @@ KIND(slice, "slice", KIND_WRAPS, {PARAMETER("offset", SPEC_SIZE)},
      {PARAMETER("length", SPEC_SIZE), .separator = ',', .min = 1});
 
 /* Those to come. */
+KIND(sql, "sql", KIND_LEAF, {PARAMETER("path", SPEC_TEXT)}, {OPTION("create", SPEC_SIZE), .bare = true, .min = 512},
+     {OPTION("ro", SPEC_FLAG)});
 KIND(sqldiff, "sqldiff", KIND_WRAPS, {PARAMETER("path", SPEC_TEXT)}, {OPTION("create", SPEC_FLAG)});
 KIND(autocache, "autocache", KIND_WRAPS, {OPTIONAL("key", SPEC_TEXT)});
 KIND(crypt, "crypt", KIND_WRAPS, {PARAMETER("cipher", SPEC_WORD), .words = ciphers},
@@ -56,7 +58,7 @@ KIND(tail, "tail", KIND_WRAPS, {PARAMETER("first", SPEC_TEXT)}, {OPTIONAL("secon
      {OPTIONAL("third", SPEC_TEXT), .separator = '/'}, {OPTION("label", SPEC_TEXT)});
 
 const struct disk_kind *const disk_kinds[] = {
-	&mem_kind,     &memdiff_kind,   &file_kind,  &null_kind,  &readonly_kind, &slice_kind, &sqldiff_kind,
+	&mem_kind,     &memdiff_kind,   &file_kind,  &null_kind,  &readonly_kind, &slice_kind, &sqldiff_kind, &sql_kind,
 	&autocache_kind, &crypt_kind,   &delay_kind, &striped_kind, &blob_kind,   &nbd_kind,   &layers_kind,
 	&empty_kind,   &tuned_kind,     &group_kind, &pair_kind,  &tail_kind,     NULL,
 };
