@@ -83,6 +83,40 @@ static inline void checkers_filled(void *memory, size_t size)
 #endif
 }
 
+#ifdef CHECKERS_TSAN
+/* Part of TSan's run time, though not of its headers. */
+void __tsan_read_range(void *memory, long size);
+void __tsan_write_range(void *memory, long size);
+#endif
+
+/* Memory is about to be read by instructions that the checkers did not instrument. */
+static inline void checkers_reads(const void *memory, size_t size)
+{
+	(void)memory, (void)size;
+#ifdef CHECKERS_ASAN
+	const volatile char *bad = size ? __asan_region_is_poisoned((void *)memory, size) : NULL;
+	if (bad)
+		(void)*bad;
+#endif
+#ifdef CHECKERS_TSAN
+	__tsan_read_range((void *)memory, (long)size);
+#endif
+}
+
+/* The same for writing. */
+static inline void checkers_writes(void *memory, size_t size)
+{
+	(void)memory, (void)size;
+#ifdef CHECKERS_ASAN
+	volatile char *bad = size ? __asan_region_is_poisoned(memory, size) : NULL;
+	if (bad)
+		*bad = 0;
+#endif
+#ifdef CHECKERS_TSAN
+	__tsan_write_range(memory, (long)size);
+#endif
+}
+
 /* True when running under Valgrind. */
 static inline int checkers_in_valgrind(void)
 {

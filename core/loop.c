@@ -617,6 +617,7 @@ int loop_start(const struct loop_options *options, struct loop **out, struct err
 	if (status < 0)
 		return status;
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* a fault that is blocked ends the process; core/safe-copy.h */
 	pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for the program's own threads */
 	status = pthread_create(&l->own_thread, NULL, thread_main, l);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

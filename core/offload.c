@@ -144,6 +144,7 @@ static void start_thread(struct offload *o)
 		return;
 	*w = (struct offload_worker){.offload = o};
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS); /* a fault that is blocked ends the process; core/safe-copy.h */
 	pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for the program's own threads */
 	status = pthread_create(&w->thread, NULL, worker_main, w);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
