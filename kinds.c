@@ -8,6 +8,7 @@ const struct disk_kind *const disk_kinds[] = {
 	&memdiff_kind,
 	&layers_kind,
 	&file_kind,
+	&mmap_kind,
 	&null_kind,
 	&readonly_kind,
 	&slice_kind,

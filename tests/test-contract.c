@@ -120,6 +120,7 @@ static const char *const leaves[] = {
 	"file:FILE;block=BLOCK",
 	"file:FILE;direct;block=BLOCK",
 	"file:FILE;ro;block=BLOCK",
+	"mmap:FILE;block=BLOCK",
 };
 
 static const char *const stacks[] = {
@@ -140,6 +141,9 @@ static const char *const stacks[] = {
 	"layers:[mem:,mem:;read_cache,file:FILE;block=BLOCK]",
 	"layers:[mem:,mem:,mem:,mem:1M,slice:4096:mem:SIZE;block=BLOCK]",
 	"slice:4096:layers:[mem:,mem:2M,memdiff:file:FILE;block=BLOCK]",
+	"ro:mmap:FILE;block=BLOCK",
+	"slice:4096:mmap:FILE;block=BLOCK",
+	"slice:12288,3M:memdiff:mmap:FILE;block=BLOCK",
 };
 
 static bool has(const char *text, const char *part)
@@ -168,6 +172,7 @@ static const char *const little_leaves[] = {
 	"mem:SMALL;block=BLOCK",
 	"null:SMALL;block=BLOCK",
 	"file:LITTLE;block=BLOCK",
+	"mmap:LITTLE;block=BLOCK",
 };
 
 #define NR_WRAPPERS (sizeof(inners) / sizeof(*inners))
@@ -214,6 +219,7 @@ static void check_read_only_open(void)
 	check_spec("mem:SIZE;block=BLOCK", 512, expected);
 	check_spec("file:FILE;block=BLOCK", 4096, expected);
 	check_spec("memdiff:file:FILE;block=BLOCK", 512, expected);
+	check_spec("mmap:FILE;block=BLOCK", 512, expected);
 	check_spec("slice:4096:file:FILE;block=BLOCK", 4096, expected);
 }
 
@@ -263,7 +269,7 @@ static void test_no_device(void)
 static void check_device(void)
 {
 	static const char *const patterns[] = {"file:DEVICE", "file:DEVICE;direct", "file:DEVICE;block=4096",
-					       "file:DEVICE;ro", "memdiff:slice:4096:file:DEVICE"};
+					       "file:DEVICE;ro", "mmap:DEVICE", "memdiff:slice:4096:file:DEVICE"};
 	char device[64];
 	int fd = attach_loop(make_file("behind-device", SIZE), device);
 	const struct word words[] = {{"DEVICE", device}, {0}};
@@ -290,6 +296,7 @@ int main(void)
 	check_each(stacks, sizeof(stacks) / sizeof(*stacks));
 	check_spec("mem:SIZE;block=BLOCK", 1024, (struct contract){0});
 	check_spec("mem:6M;block=BLOCK", 65536, (struct contract){0});
+	check_spec("mmap:FILE;block=BLOCK", 1024, (struct contract){0});
 	check_read_only_open();
 	check_largest();
 	check_pairs();
