@@ -590,6 +590,7 @@ static void test_a_second_copy_comes_and_goes(void)
 
 int main(void)
 {
+	tmpdir(); /* ours, not one for each child */
 	TAP_RUN(test_without_handler); /* first: nothing is installed yet */
 	install_foreign();
 	TAP_RUN(test_copies);
