@@ -37,6 +37,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "backends/file-identity.h"
 #include "backends/file-io.h"
 #include "backends/file-lock.h"
 #include "core/aio.h"
@@ -451,6 +452,13 @@ static void file_describe(struct disk *d, json_t *object)
 				    json_integer((json_int_t)st.st_blocks * 512));
 }
 
+static int file_disk_identity(struct disk *d, struct identity *out)
+{
+	struct file *f = file_of(d);
+
+	return f->is_device ? -EOPNOTSUPP : file_identity(f->fd, out);
+}
+
 static int file_close(struct disk *d, bool abandoned, struct error *err)
 {
 	struct file *f = file_of(d);
@@ -473,6 +481,7 @@ static const struct disk_ops file_ops = {
 	.write_zeroes = file_write_zeroes,
 	.extents = file_extents,
 	.prefetch = file_prefetch,
+	.identity = file_disk_identity,
 	.resize = file_resize,
 	.describe = file_describe,
 	.close = file_close,

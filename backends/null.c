@@ -3,6 +3,8 @@
 #include "kinds.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 #include "core/node.h"
 
@@ -48,6 +50,13 @@ static int null_resize(struct disk *d, uint64_t size, const struct io *io)
 	return 0;
 }
 
+static int null_identity(struct disk *d, struct identity *out)
+{
+	snprintf(out->name, sizeof(out->name), "null");
+	snprintf(out->version, sizeof(out->version), "%" PRIu64, disk_size(d));
+	return 0;
+}
+
 static const struct disk_ops null_ops = {
 	.read = null_read,
 	.write = null_write,
@@ -55,6 +64,7 @@ static const struct disk_ops null_ops = {
 	.write_zeroes = null_clear,
 	.extents = null_extents,
 	.resize = null_resize,
+	.identity = null_identity,
 };
 
 static int null_open(const struct open_request *request, struct disk **out, struct error *err)

@@ -271,6 +271,12 @@ int disk_report_reservations(struct disk *d, struct reservation_report *report,
 	return d->ops.report_reservations(d, report, io);
 }
 
+int disk_identity(struct disk *d, struct identity *out)
+{
+	*out = (struct identity){0};
+	return d->ops.identity(d, out);
+}
+
 /* ------------------------------------------------------------------ facts */
 
 const struct disk_info *disk_info(const struct disk *d)

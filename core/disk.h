@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/extents.h"
+#include "core/identity.h"
 #include "core/io.h"
 #include "core/stats.h"
 #include "core/vec.h"
@@ -105,6 +106,13 @@ int disk_extents(struct disk *d, struct extents *out, const struct io *io);
 
 /* Hint that the range will be read soon. */
 int disk_prefetch(struct disk *d, uint64_t offset, uint64_t length, const struct io *io);
+
+/*
+ * What the content is known by, for who keeps something of it beyond close; see core/identity.h. Taken now: who reads, and
+ * then finds the same identity as before, has read that version. -EOPNOTSUPP where nothing tells a change of content (a
+ * block device, RAM, what is written to through layers); another status when it could not be found out.
+ */
+int disk_identity(struct disk *d, struct identity *out);
 
 /* ------------------------------------------------------------------ size changes */
 

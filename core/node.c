@@ -71,6 +71,11 @@ static int forward_report(struct disk *d, struct reservation_report *report, con
 	return disk_report_reservations(d->children[0], report, io);
 }
 
+static int forward_identity(struct disk *d, struct identity *out)
+{
+	return disk_identity(d->children[0], out);
+}
+
 static uint64_t take_child_size(struct disk *d)
 {
 	return disk_size(d->children[0]);
@@ -155,6 +160,13 @@ static int leaf_report(struct disk *d, struct reservation_report *report, const 
 	return io_fail(io, -EOPNOTSUPP, "%s: no persistent reservations", d->kind);
 }
 
+static int no_identity(struct disk *d, struct identity *out)
+{
+	(void)d;
+	(void)out;
+	return -EOPNOTSUPP;
+}
+
 static const struct disk_ops leaf_ops = {
 	.write = leaf_write,
 	.flush = leaf_flush,
@@ -171,6 +183,9 @@ static const struct disk_ops leaf_ops = {
 /* Every entry but describe and close, which may stay empty, gets one. */
 static void complete_ops(struct disk_ops *ops, const struct disk_ops *defaults)
 {
+	/* before `read` is completed: a node that reads by itself and forgets about identity has none */
+	if (!ops->identity)
+		ops->identity = ops->read || defaults == &leaf_ops ? no_identity : forward_identity;
 #define COMPLETE(name)                                                                             \
 	if (!ops->name)                                                                            \
 	ops->name = defaults->name

@@ -29,6 +29,7 @@
  *   prefetch        forwarded                 success, nothing done
  *   resize, eject   forwarded                 -EOPNOTSUPP
  *   reserve, report forwarded                 -EOPNOTSUPP
+ *   identity        forwarded if read is, too -EOPNOTSUPP
  *   child_resized   takes the child's size    -
  *   describe        adds nothing              adds nothing
  *   close           nothing to do             nothing to do
@@ -54,6 +55,9 @@ struct disk_ops {
 		       const struct io *io);
 	int (*report_reservations)(struct disk *d, struct reservation_report *report,
 				   const struct io *io);
+
+	/* A node that reads by itself shows other bytes than its child: without this it has no identity. */
+	int (*identity)(struct disk *d, struct identity *out);
 
 	/*
 	 * A child's size changed: returns this node's new size. Called with the node's resize lock held, after

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "core/node.h"
 
@@ -62,6 +64,20 @@ static int slice_resize(struct disk *d, uint64_t size, const struct io *io)
 	return io_fail(io, -EOPNOTSUPP, "%s: a window of a disk cannot be resized", d->kind);
 }
 
+/* The window is part of the name. A name that would not fit is none. */
+static int slice_identity(struct disk *d, struct identity *out)
+{
+	const struct slice *s = (const struct slice *)d;
+	int status = disk_identity(d->children[0], out);
+	size_t used = strlen(out->name), room = sizeof(out->name) - used;
+
+	if (status)
+		return status;
+	return (size_t)snprintf(out->name + used, room, "+%" PRIu64 ",%" PRIu64, s->offset, disk_size(d)) < room
+		       ? 0
+		       : -EOPNOTSUPP;
+}
+
 static uint64_t slice_size(struct disk *d)
 {
 	const struct slice *s = (const struct slice *)d;
@@ -84,6 +100,7 @@ static const struct disk_ops slice_ops = {
 	.extents = slice_extents,
 	.prefetch = slice_prefetch,
 	.resize = slice_resize,
+	.identity = slice_identity,
 	.child_resized = slice_size,
 	.describe = slice_describe,
 };
