@@ -7,6 +7,7 @@ const struct disk_kind *const disk_kinds[] = {
 	&mem_kind,
 	&memdiff_kind,
 	&layers_kind,
+	&autocache_kind,
 	&file_kind,
 	&mmap_kind,
 	&null_kind,

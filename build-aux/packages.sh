@@ -6,6 +6,7 @@
 # What the configure script looks for.
 pkg_liburing=liburing-dev
 pkg_jansson=libjansson-dev
+pkg_xxhash=libxxhash-dev
 pkg_nbdkit=nbdkit-plugin-dev
 pkg_valgrind=valgrind
 pkg_libnbd=libnbd-dev
@@ -13,7 +14,7 @@ pkg_libfuzzer=libclang-rt-14-dev
 
 # To build from a git checkout.
 build_packages="autoconf automake libtool pkg-config make gcc libc6-dev \
-$pkg_liburing $pkg_jansson $pkg_nbdkit"
+$pkg_liburing $pkg_jansson $pkg_xxhash $pkg_nbdkit"
 
 # To serve a disk and show it with clients that others wrote.
 demo_packages="nbdkit libnbd-bin qemu-utils"

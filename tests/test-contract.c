@@ -144,6 +144,14 @@ static const char *const stacks[] = {
 	"ro:mmap:FILE;block=BLOCK",
 	"slice:4096:mmap:FILE;block=BLOCK",
 	"slice:12288,3M:memdiff:mmap:FILE;block=BLOCK",
+	"autocache::file:FILE;block=BLOCK",
+	"autocache:over-ram:mem:SIZE;block=BLOCK",
+	"autocache:over-layers:memdiff:file:FILE;block=BLOCK",
+	"autocache::slice:8192:file:FILE;direct;block=BLOCK",
+	"ro:autocache::file:FILE;block=BLOCK",
+	"slice:12288,3M:autocache::file:FILE;block=BLOCK",
+	"memdiff:autocache::file:FILE;block=BLOCK",
+	"memdiff:autocache:outer:autocache:inner:file:FILE;block=BLOCK",
 };
 
 static bool has(const char *text, const char *part)
@@ -292,6 +300,7 @@ static void check_device(void)
 
 int main(void)
 {
+	setenv("PLATTER_AUTO_CACHE_PATH", tmppath("caches"), 1);
 	check_each(leaves, sizeof(leaves) / sizeof(*leaves));
 	check_each(stacks, sizeof(stacks) / sizeof(*stacks));
 	check_spec("mem:SIZE;block=BLOCK", 1024, (struct contract){0});
