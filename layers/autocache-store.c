@@ -12,7 +12,8 @@
  * Using       a shared OFD lock on the header, taken before the folder has its name. It goes with the last
  *             descriptor, also that of a killed process.
  * Removing    under the root's lock, and only with an exclusive lock on the header, which nobody gets while it is used. The
- *             header goes last, so that a folder without one is empty or not ours.
+ *             header goes last, and is made first. Without one a folder is removed at once: who makes it has nothing
+ *             else in it yet, and begins again; who should use it has the files open.
  * Replacing   under the root's lock the folder that was judged, and no other that has come by its name meanwhile, is renamed
  *             to an old one. Whoever uses it goes on, by his descriptors; who removes is the last user, or whoever comes by.
  *
@@ -209,8 +210,8 @@ static bool remove_if_unused(int root, const char *name, int folder)
 	int header = openat(folder, "header", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	bool gone = false;
 
-	if (header < 0) /* whoever makes it has not come far, or whoever removed it not to the end */
-		return errno == ENOENT && !unlinkat(root, name, AT_REMOVEDIR);
+	if (header < 0) /* whoever makes it has not come far, whoever removed it not to the end; or it was damaged */
+		return errno == ENOENT && remove_files(root, name, folder);
 	if (!try_lock(header, F_WRLCK))
 		gone = remove_files(root, name, folder);
 	close(header);
@@ -323,6 +324,7 @@ static int hold_header(struct store *s)
 	return try_lock(s->header, F_RDLCK) == -EAGAIN ? -EAGAIN : 0;
 }
 
+/* -EAGAIN: the folder was removed meanwhile (somebody has deleted its header). */
 static int open_files(struct opening *o)
 {
 	struct store *s = o->s;
@@ -333,6 +335,10 @@ static int open_files(struct opening *o)
 	s->recency = open_file(s, "recency", flags);
 	if (s->recency < 0)
 		s->recency = -1; /* it is advice only */
+	if (!s->frozen && (s->index == -ENOENT || s->data == -ENOENT)) {
+		close_files(s);
+		return -EAGAIN;
+	}
 	if (s->index < 0)
 		return fail(o, s->index, "cannot open the index of");
 	if (s->data < 0)
@@ -421,8 +427,7 @@ static int make(struct opening *o)
 									  : fail(o, -errno, "cannot name");
 	if (status)
 		undo(o);
-	else
-		s->created = true;
+	s->created = !status;
 	return status;
 }
 
