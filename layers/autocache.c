@@ -88,6 +88,23 @@ struct sight {
 	uint64_t entries[RUN_UNITS]; /* WHOLE: of all, PART: of the one */
 };
 
+/* Lengthens a run of whole units by those that follow in its page, up to the unit `end`. Returns the one after it. */
+static uint64_t extend_whole(const struct autocache *c, const struct index_page *page, uint64_t unit, uint64_t end,
+			     struct sight *s)
+{
+	uint64_t first = unit;
+
+	while (unit < end && unit % CHUNK_UNITS && s->units < RUN_UNITS) {
+		uint64_t entry = index_entry(page, unit);
+		if (entry_sectors(entry) != ALL_SECTORS || sum_says_zero(&c->sums, unit, entry))
+			break;
+		s->entries[s->units++] = entry;
+		unit++;
+	}
+	s->length += (unit - first) << UNIT_SHIFT;
+	return unit;
+}
+
 /* What an entry says of the sectors [from, to) of its unit, and *until where. */
 static enum what what_of(const struct autocache *c, uint64_t unit, uint64_t entry, unsigned from, unsigned to,
 			 unsigned *until)
@@ -141,6 +158,8 @@ static void look(struct autocache *c, uint64_t offset, uint64_t length, struct s
 		what = what_of(c, unit, entry, from, to, &until);
 		more = extend(s, what, entry, (uint64_t)(until - from) << SECTOR_SHIFT) && until == UNIT_SECTORS;
 		at = (unit << UNIT_SHIFT) + ((uint64_t)until << SECTOR_SHIFT);
+		if (more && what == WHOLE)
+			at = extend_whole(c, page, unit + 1, end >> UNIT_SHIFT, s) << UNIT_SHIFT;
 	}
 }
 
@@ -202,17 +221,24 @@ struct reading {
 	const struct sight *s;
 	uint64_t unit;
 	uint64_t got;
-	struct vec rest; /* what is not checked yet */
+	const char *flat; /* all of it, where it lies in one piece */
+	struct vec rest;  /* else what is not checked yet */
 };
 
 /* Is unit `i`, the first of the rest, what its entry says? */
 static bool check_next(struct reading *r, unsigned i)
 {
-	bool fits = (i + 1) * (uint64_t)UNIT <= r->got &&
-		    r->s->entries[i] == sum_entry(&r->c->sums, r->unit + i, ALL_SECTORS, hash_first(&r->rest));
+	uint64_t hash;
 
-	r->rest = vec_slice(&r->rest, UNIT, r->rest.size - UNIT);
-	return fits;
+	if ((i + 1) * (uint64_t)UNIT > r->got)
+		return false;
+	if (r->flat) {
+		hash = sum_hash(r->flat + i * (size_t)UNIT);
+	} else {
+		hash = hash_first(&r->rest);
+		r->rest = vec_slice(&r->rest, UNIT, r->rest.size - UNIT);
+	}
+	return r->s->entries[i] == sum_entry(&r->c->sums, r->unit + i, ALL_SECTORS, hash);
 }
 
 /* Whether the first unit is good, and how many from there on are as it is. */
@@ -270,6 +296,7 @@ static int read_whole(struct autocache *c, const struct vec *v, uint64_t offset,
 		return 0;
 	}
 	r.got = (uint64_t)got;
+	r.flat = vec_flat(v, 0, s->length);
 	if (check_units(&r, &units))
 		settle(c, run, LAYER_DATA, units * (uint64_t)UNIT);
 	else

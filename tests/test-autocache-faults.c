@@ -164,6 +164,7 @@ static void test_room_is_made(void)
 	CHECK(agrees(d, &m, 8 * MIB, 4 * MIB, 65536)); /* what was filled last was not evicted */
 	CHECK_EQ(read_below(d), below);
 	CHECK(all_agrees(d, &m));
+	CHECK_EQ(told(d, "dropped_blocks"), 0); /* what we evict ourselves we do not believe to be there */
 	close_good(d);
 	seam_reset();
 	image_free(&m);

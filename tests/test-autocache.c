@@ -228,6 +228,7 @@ static void test_many_readers_with_little_room(void)
 	image_make(&m, "image", 9 * MIB, 7);
 	d = open_cache(";max=2M", &m);
 	read_at_once(d, &m, 120);
+	CHECK(all_agrees(d, &m));
 	CHECK(told(d, "evictions") > 0);
 	CHECK(told(d, "evicted_bytes") > 0);
 	used = told(d, "cached_bytes");
@@ -628,6 +629,12 @@ static void test_the_old_one_is_used(void)
 
 static struct identity trap_identity;
 
+static void set_identity(const char *version)
+{
+	snprintf(trap_identity.name, sizeof(trap_identity.name), "trap");
+	snprintf(trap_identity.version, sizeof(trap_identity.version), "%s", version);
+}
+
 static int give_identity(struct disk *d, struct identity *out)
 {
 	(void)d;
@@ -687,8 +694,7 @@ static void test_a_source_that_changes_while_open(void)
 	struct disk *d;
 
 	use_root("poison");
-	snprintf(trap_identity.name, sizeof(trap_identity.name), "trap");
-	snprintf(trap_identity.version, sizeof(trap_identity.version), "1");
+	set_identity("1");
 	d = over("autocache::null:64K", &t->disk);
 	CHECK_EQ(first_byte(d, 0), 'a');
 	close_good(d);
@@ -697,15 +703,79 @@ static void test_a_source_that_changes_while_open(void)
 	CHECK_EQ(first_byte(d, 0), 'a');
 	CHECK_EQ(t->counts[TRAP_READ], 0); /* version 1 was kept */
 	memset(t->content, 'b', 65536);
-	snprintf(trap_identity.version, sizeof(trap_identity.version), "2");
+	set_identity("2");
 	CHECK_EQ(first_byte(d, 8192), 'b'); /* goes into the cache's memory */
 	close_good(d);
-	snprintf(trap_identity.version, sizeof(trap_identity.version), "1");
+	set_identity("1");
 	t = make_trap('c');
 	d = over("autocache::null:64K", &t->disk);
 	CHECK_EQ(first_byte(d, 0), 'a');
 	CHECK_EQ(first_byte(d, 8192), 'c');
 	CHECK_EQ(t->counts[TRAP_READ], 1);
+	close_good(d);
+}
+
+/* ------------------------------------------------------------------ more pages of the index than are kept in memory */
+
+#define HUGE_SIZE (UINT64_C(1) << 40)
+#define FAR (UINT64_C(2048) << 21) /* so far apart, pages want the same set */
+
+/* 1 TiB, of which the first 4 MiB hold something. */
+static struct trap *make_huge(unsigned char content)
+{
+	struct trap *t = trap_create(&(const struct trap_options){.size = HUGE_SIZE});
+
+	memset(t->content, content, t->capacity);
+	t->disk.ops.identity = give_identity;
+	return t;
+}
+
+/* One block in each of more chunks than there are pages: pages go, and come back with what was in them. */
+static void test_pages_come_and_go(void)
+{
+	const unsigned chunks = rounds(20000);
+	struct trap *t = make_huge('h');
+	struct disk *d;
+
+	use_root("pages");
+	set_identity("1");
+	d = over("autocache::null:64K", &t->disk);
+	for (unsigned twice = 0; twice < 2; twice++) {
+		for (uint64_t i = 0; i < chunks; i++)
+			if (!CHECK_EQ(first_byte(d, i << 21), i < 2 ? 'h' : 0))
+				break;
+		CHECK_EQ(t->counts[TRAP_READ], chunks);
+	}
+	CHECK_EQ(told(d, "dropped_blocks"), 0);
+	close_good(d);
+	t = make_huge('h');
+	d = over("autocache::null:64K", &t->disk);
+	for (uint64_t i = 0; i < chunks; i += 97)
+		CHECK_EQ(first_byte(d, i << 21), i < 2 ? 'h' : 0);
+	CHECK_EQ(t->counts[TRAP_READ], 0);
+	close_good(d);
+}
+
+/* A page that leaves the memory is written down only if the source is the same. */
+static void test_a_page_that_goes_after_a_change(void)
+{
+	struct trap *t = make_huge('a');
+	struct disk *d;
+
+	use_root("pages-changed");
+	set_identity("1");
+	d = over("autocache::null:64K", &t->disk);
+	memset(t->content, 'b', t->capacity);
+	set_identity("2");
+	CHECK_EQ(first_byte(d, 0), 'b');
+	for (uint64_t i = 1; i < 12; i++)
+		CHECK_EQ(first_byte(d, i * FAR), 0);
+	CHECK_STR(told_text(d, "state"), "off: the source has changed");
+	close_good(d);
+	set_identity("1");
+	t = make_huge('c');
+	d = over("autocache::null:64K", &t->disk);
+	CHECK_EQ(first_byte(d, 0), 'c');
 	close_good(d);
 }
 
@@ -798,6 +868,8 @@ int main(void)
 	TAP_RUN(test_a_changed_source_without_key);
 	TAP_RUN(test_the_old_one_is_used);
 	TAP_RUN(test_a_source_that_changes_while_open);
+	TAP_RUN(test_pages_come_and_go);
+	TAP_RUN(test_a_page_that_goes_after_a_change);
 	TAP_RUN(test_ids);
 	TAP_RUN(test_nothing_to_know_it_by);
 	TAP_RUN(test_a_failing_source);
