@@ -20,7 +20,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/aio.h"
 
@@ -233,6 +234,50 @@ struct index_page *index_get(struct index *x, uint64_t chunk)
 	struct index_page *p = find(set_of(x, chunk), chunk);
 
 	return p ? p : get_slowly(x, chunk);
+}
+
+/* ------------------------------------------------------------------ long ranges of nothing */
+
+#define WORTH_SKIPPING 64u /* chunks: to look through all pages in memory takes longer than to look at some */
+
+static uint64_t next_in_file(struct index *x, uint64_t chunk)
+{
+	struct stat st;
+	off_t at;
+
+	if (fstat(x->fd, &st))
+		return chunk;
+	if (chunk * PAGE_BYTES >= (uint64_t)st.st_size)
+		return UINT64_MAX;
+	at = lseek(x->fd, (off_t)(chunk * PAGE_BYTES), SEEK_DATA);
+	if (at < 0)
+		return errno == ENXIO ? UINT64_MAX : chunk;
+	return (uint64_t)at / PAGE_BYTES;
+}
+
+/* What is in memory may not have come to the file yet. */
+static uint64_t next_in_memory(struct index *x, uint64_t chunk)
+{
+	uint64_t next = UINT64_MAX;
+
+	for (uint64_t i = 0; i <= x->mask; i++)
+		for (unsigned way = 0; way < INDEX_WAYS; way++) {
+			uint64_t tag = atomic_load_explicit(&x->sets[i].tags[way], memory_order_acquire);
+			if (tag > chunk && tag - 1 < next)
+				next = tag - 1;
+		}
+	return next;
+}
+
+/* Memory second: what leaves it in between has come to the file, or is lost, which is as if it had not been there. */
+uint64_t index_next(struct index *x, uint64_t chunk)
+{
+	uint64_t file = next_in_file(x, chunk), memory;
+
+	if (file - chunk < WORTH_SKIPPING)
+		return chunk;
+	memory = next_in_memory(x, chunk);
+	return memory < file ? memory : file;
 }
 
 /* ------------------------------------------------------------------ what others wrote */

@@ -63,6 +63,12 @@ struct index_page *index_get(struct index *x, uint64_t chunk);
 /* Takes over what other processes have put into the file, if it was not looked at for a while. True: look again. */
 bool index_refresh(struct index *x, uint64_t chunk);
 
+/*
+ * The first chunk from `chunk` on of which anything may be known; UINT64_MAX: none. For long ranges: what lies between costs
+ * nothing. May say `chunk` itself though nothing is known of it.
+ */
+uint64_t index_next(struct index *x, uint64_t chunk);
+
 /* Stores the entries of `count` units in order, where they say more than what is there; those that are 0 are left out. */
 void index_put(struct index *x, uint64_t unit, const uint64_t *entries, unsigned count);
 

@@ -63,6 +63,7 @@
 
 #define RUN_UNITS 256u /* 1 MiB: checked, or filled, at once */
 #define MAX_PIECES 64u
+#define MIN_SKIP (64 * CHUNK) /* a range that may lead through many chunks; no reader asks for so much at once */
 #define COMMIT_NS UINT64_C(5000000000)
 #define PAUSE_NS UINT64_C(10000000000)
 
@@ -135,6 +136,22 @@ static bool extend(struct sight *s, enum what what, uint64_t entry, uint64_t len
 	return what != PART;
 }
 
+/* Adds the chunks from `at` on of which nothing is known at all; where they end. */
+static uint64_t skip_unknown(struct autocache *c, uint64_t at, uint64_t end, struct sight *s)
+{
+	uint64_t chunk = at >> CHUNK_SHIFT, next;
+
+	if ((s->length && s->what != NOTHING) || end - at < MIN_SKIP)
+		return at;
+	next = index_next(&c->index, chunk);
+	if (next == chunk)
+		return at;
+	next = next < end >> CHUNK_SHIFT ? next << CHUNK_SHIFT : end;
+	s->what = NOTHING;
+	s->length += next - at;
+	return next;
+}
+
 static void look(struct autocache *c, uint64_t offset, uint64_t length, struct sight *s)
 {
 	uint64_t end = offset + length;
@@ -149,6 +166,11 @@ static void look(struct autocache *c, uint64_t offset, uint64_t length, struct s
 		enum what what;
 
 		if (at == offset || !(unit % CHUNK_UNITS)) {
+			uint64_t next = skip_unknown(c, at, end, s);
+			if (next > at) {
+				at = next;
+				continue;
+			}
 			page = index_get(&c->index, unit / CHUNK_UNITS);
 			if (page)
 				index_touch(page, seconds_now());
@@ -623,7 +645,8 @@ static void describe_counts(struct autocache *c, json_t *object)
 	set_number(object, "caches_removed", atomic_load(&c->caches_removed));
 	set_number(object, "dropped_blocks", atomic_load(&c->dropped));
 	set_number(object, "failed_reads", atomic_load(&c->read_failures));
-	set_number(object, "failed_writes", atomic_load(&c->write_failures) + atomic_load(&c->index.failures));
+	set_number(object, "failed_writes", atomic_load(&c->write_failures));
+	set_number(object, "failed_index_pages", atomic_load(&c->index.failures));
 }
 
 static void cache_describe(struct layer *l, json_t *object)

@@ -235,7 +235,7 @@ static void test_a_broken_medium(void)
 		seam.read_status = -EIO;
 		CHECK(all_agrees(d, &m));
 		CHECK(agrees(d, &m, 0, 65536, 512));
-		CHECK(told(d, i ? "failed_writes" : "failed_reads") > 0);
+		CHECK(told(d, i ? "failed_index_pages" : "failed_reads") > 0);
 		seam_reset();
 		close_good(d);
 	}

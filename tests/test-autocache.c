@@ -756,6 +756,31 @@ static void test_pages_come_and_go(void)
 	close_good(d);
 }
 
+/* Extents of all of it at once: what is known is found, in memory and in the file, and the rest is passed over. */
+static void test_extents_of_a_huge_disk(void)
+{
+	const uint64_t known = UINT64_C(700) << 30;
+	struct disk *d;
+
+	use_root("huge");
+	set_identity("1");
+	for (int warm = 0; warm < 2; warm++) {
+		CLEANUP_EXTENTS struct extents e;
+		struct trap *t = make_huge('h');
+		d = over("autocache::null:64K", &t->disk);
+		CHECK_EQ(first_byte(d, known), 0);
+		CHECK_EQ(first_byte(d, 0), 'h');
+		extents_init(&e, 0, HUGE_SIZE, SIZE_MAX);
+		CHECK_EQ(disk_extents(d, &e, &io_plain), 0);
+		CHECK_EQ(e.count, 3);
+		CHECK_EQ(e.list[1].offset, known);
+		CHECK_EQ(e.list[1].length, 4096);
+		CHECK_EQ(e.list[1].flags, EXTENT_ZERO | EXTENT_HOLE);
+		CHECK_EQ(t->counts[TRAP_READ], warm ? 0 : 2);
+		close_good(d);
+	}
+}
+
 /* A page that leaves the memory is written down only if the source is the same. */
 static void test_a_page_that_goes_after_a_change(void)
 {
@@ -869,6 +894,7 @@ int main(void)
 	TAP_RUN(test_the_old_one_is_used);
 	TAP_RUN(test_a_source_that_changes_while_open);
 	TAP_RUN(test_pages_come_and_go);
+	TAP_RUN(test_extents_of_a_huge_disk);
 	TAP_RUN(test_a_page_that_goes_after_a_change);
 	TAP_RUN(test_ids);
 	TAP_RUN(test_nothing_to_know_it_by);

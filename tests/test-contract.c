@@ -209,6 +209,8 @@ static void check_largest(void)
 		"mem:9223372036854775296;block=BLOCK", "null:9223372036854775296;block=BLOCK",
 		"memdiff:null:9223372036854775296;block=BLOCK", "slice:512:null:9223372036854775296;block=BLOCK",
 		"ro:mem:9223372036854775296;block=BLOCK", "mem:8191P;block=BLOCK",
+		"autocache::null:9223372036854775296;block=BLOCK",
+		"memdiff:autocache::null:9223372036854775296;block=BLOCK",
 	};
 	const struct contract expected = {.without = ~(unsigned)(CONTRACT_FACTS | CONTRACT_RANGE | CONTRACT_LIFE) |
 						     CONTRACT_CONTENT};
