@@ -17,6 +17,8 @@
  * Replacing   under the root's lock the folder that was judged, and no other that has come by its name meanwhile, is renamed
  *             to an old one. Whoever uses it goes on, by his descriptors; who removes is the last user, or whoever comes by.
  *
+ * Full        when there is no room for the new folder, caches that nobody uses are removed, the oldest first, until there is.
+ *
  * Only files with the four names, in folders called as above, are ever removed: a root that was given by mistake loses nothing.
  */
 #include "layers/autocache-store.h"
@@ -455,15 +457,76 @@ static int open_once(struct opening *o)
 	return -EAGAIN;
 }
 
+/* The cache that is the next in age after (after_used, after_name). */
+struct oldest {
+	int root;
+	int64_t after_used, used;
+	char after_name[CACHE_NAME_MAX], name[CACHE_NAME_MAX];
+};
+
+static bool is_older(int64_t a_used, const char *a, int64_t b_used, const char *b)
+{
+	return a_used != b_used ? a_used < b_used : strcmp(a, b) < 0;
+}
+
+static bool find_oldest(void *argument, const char *name)
+{
+	struct oldest *o = argument;
+	int64_t used;
+
+	if (!cache_name_is(name))
+		return true;
+	store_usage(o->root, name, &used);
+	if (is_older(o->after_used, o->after_name, used, name) &&
+	    (!o->name[0] || is_older(used, name, o->used, o->name))) {
+		strcpy(o->name, name);
+		o->used = used;
+	}
+	return true;
+}
+
+/* Removes what is left over, and the oldest cache that nobody uses. True when there was one. */
+static bool remove_oldest(int root)
+{
+	struct oldest o = {.root = root, .after_used = INT64_MIN};
+	int lock = store_lock_root(root, PATIENCE_NS);
+	bool gone = false;
+
+	if (lock < 0)
+		return false;
+	store_sweep(root);
+	for (;;) {
+		o.name[0] = 0;
+		store_list(root, find_oldest, &o);
+		if (!o.name[0] || (gone = store_remove_unused(root, o.name)))
+			break;
+		strcpy(o.after_name, o.name);
+		o.after_used = o.used;
+	}
+	close(lock);
+	return gone;
+}
+
+static int open_patiently(struct opening *o)
+{
+	int status = -EAGAIN;
+
+	for (unsigned i = 0; i < OPEN_ATTEMPTS && status == -EAGAIN; i++)
+		status = open_once(o);
+	return status;
+}
+
 int store_open(struct store *s, int root, const char *name, const struct store_facts *facts, struct error *err)
 {
 	struct opening o = {.s = s, .facts = facts, .err = err};
-	int status = -EAGAIN;
+	int status;
 
 	*s = (struct store){.root = root, .folder = -1, .header = -1, .index = -1, .data = -1, .recency = -1};
 	snprintf(s->name, sizeof(s->name), "%s", name);
-	for (unsigned i = 0; i < OPEN_ATTEMPTS && status == -EAGAIN; i++)
-		status = open_once(&o);
+	do {
+		error_clear(err); /* of the last attempt */
+		status = open_patiently(&o);
+	} while ((status == -ENOSPC || status == -EDQUOT) && remove_oldest(root));
 	if (status == -EAGAIN)
 		status = error_set(err, -EBUSY, "the cache '%s' is being removed all the time", s->name);
 	if (status) {

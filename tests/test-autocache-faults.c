@@ -196,6 +196,57 @@ static void test_a_small_file_system(void)
 	image_free(&m);
 }
 
+static void fill_up(const char *path)
+{
+	static char memory[65536];
+	int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	size_t size = sizeof(memory);
+
+	memset(memory, 'f', size);
+	while (fd >= 0 && size) {
+		ssize_t n = write(fd, memory, size);
+		size = n > 0 ? size : size / 2;
+	}
+	close(fd);
+}
+
+/* There is not even room for a new folder's files: an old cache that nobody uses goes; without one it is an error. */
+static void test_no_room_to_begin(void)
+{
+	CLEANUP_ERROR struct error err = {0};
+	struct image m;
+	struct disk *d;
+	char path[600], name[700], spec[700];
+
+	snprintf(path, sizeof(path), "%s", use_root("begin"));
+	if (mkdir(path, 0700) || mount("tmpfs", path, "tmpfs", 0, "size=2m"))
+		SKIP("a small tmpfs cannot be mounted here");
+	image_make(&m, "image", MIB, 13);
+	memset(m.bytes, 'x', MIB);
+	image_rewrite(&m);
+	d = open_cache("old;max=1G", &m);
+	CHECK(all_agrees(d, &m));
+	close_good(d);
+	snprintf(name, sizeof(name), "%s/filler", path);
+	fill_up(name);
+	d = open_cache("new;max=1G", &m);
+	CHECK_EQ(count_entries(path, "old"), 0);
+	CHECK(agrees(d, &m, 0, MIB / 2, 65536));
+	CHECK_EQ(told(d, "failed_writes"), 0);
+	CHECK(told(d, "filled_bytes") > 0);
+	fill_up(name); /* begins anew, but "new" is in use */
+	snprintf(name, sizeof(name), "%s/filler-2", path);
+	fill_up(name);
+	snprintf(spec, sizeof(spec), "autocache:newer:file:%s", m.path);
+	struct disk *none = NULL;
+	CHECK_EQ(disk_open(spec, 0, &none, &err), -ENOSPC);
+	CHECK(strstr(error_text(&err), "the cache 'newer.platter': No space left on device") != NULL);
+	CHECK(agrees(d, &m, 0, MIB / 2, 65536));
+	close_good(d);
+	CHECK_EQ(umount2(path, MNT_DETACH), 0);
+	image_free(&m);
+}
+
 /* The spec comes before the environment, and that before a part of the file system. */
 static void test_the_default_maximum(void)
 {
@@ -408,6 +459,7 @@ int main(void)
 	TAP_RUN(test_no_room_at_all);
 	TAP_RUN(test_room_is_made);
 	TAP_RUN(test_a_small_file_system);
+	TAP_RUN(test_no_room_to_begin);
 	TAP_RUN(test_the_default_maximum);
 	TAP_RUN(test_a_broken_medium);
 	TAP_RUN(test_an_index_that_cannot_be_written);
