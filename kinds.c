@@ -8,6 +8,8 @@ const struct disk_kind *const disk_kinds[] = {
 	&memdiff_kind,
 	&layers_kind,
 	&autocache_kind,
+	&sql_kind,
+	&sqldiff_kind,
 	&file_kind,
 	&mmap_kind,
 	&null_kind,

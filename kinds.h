@@ -14,5 +14,7 @@ extern const struct disk_kind mmap_kind;
 extern const struct disk_kind null_kind;
 extern const struct disk_kind readonly_kind;
 extern const struct disk_kind slice_kind;
+extern const struct disk_kind sql_kind;
+extern const struct disk_kind sqldiff_kind;
 
 #endif

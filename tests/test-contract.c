@@ -18,7 +18,7 @@
 
 /* ------------------------------------------------------------------ specs */
 
-/* Specs are written with SIZE, SMALL, FILE (of SIZE bytes), LITTLE (of SMALL bytes) and BLOCK in capitals. */
+/* Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes) and BLOCK in capitals. */
 struct word {
 	const char *word, *text;
 };
@@ -68,6 +68,29 @@ static const char *make_file(const char *name, uint64_t size)
 	return path;
 }
 
+/* A database of a disk with some data. */
+static const char *make_database(const char *name, uint64_t size, uint32_t block)
+{
+	const char *path = tmppath(name);
+	struct random r = random_stream(51);
+	static char data[65536];
+	char spec[600];
+	struct disk *d;
+
+	unlink(path);
+	snprintf(spec, sizeof(spec), "sql:%s;create=%" PRIu64 ";block=%" PRIu32, path, size, block);
+	if (disk_open(spec, 0, &d, NULL)) {
+		printf("Bail out! cannot make %s\n", path);
+		exit(99);
+	}
+	for (uint64_t at = 0; at + sizeof(data) < size; at += (random_below(&r, 3) + 1) * sizeof(data)) {
+		random_fill(&r, data, sizeof(data));
+		disk_write(d, &VEC_FLAT(data, sizeof(data)), at, &io_plain);
+	}
+	disk_close(d, NULL);
+	return path;
+}
+
 static struct {
 	struct contract contract;
 	char spec[600];
@@ -94,8 +117,10 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 {
 	char size[24], small[24], block_text[24], name[300];
 	const char *file = make_file("file", SIZE), *little = make_file("little", SMALL);
-	const struct word words[] = {{"SIZE", size},     {"SMALL", small},      {"FILE", file},
-				     {"LITTLE", little}, {"BLOCK", block_text}, {0}};
+	const char *database = strstr(pattern, "DATABASE") ? make_database("database", SIZE, block) : "";
+	const char *base = strstr(pattern, "BASELITTLE") ? make_database("base-little", SMALL, block) : "";
+	const struct word words[] = {{"SIZE", size},         {"SMALL", small},  {"FILE", file}, {"LITTLE", little},
+				     {"DATABASE", database}, {"BASELITTLE", base}, {"BLOCK", block_text}, {0}};
 
 	snprintf(size, sizeof(size), "%" PRIu64, SIZE);
 	snprintf(small, sizeof(small), "%" PRIu64, SMALL);
@@ -121,6 +146,8 @@ static const char *const leaves[] = {
 	"file:FILE;direct;block=BLOCK",
 	"file:FILE;ro;block=BLOCK",
 	"mmap:FILE;block=BLOCK",
+	"sql:DATABASE",
+	"sql:DATABASE;ro",
 };
 
 static const char *const stacks[] = {
@@ -152,6 +179,11 @@ static const char *const stacks[] = {
 	"slice:12288,3M:autocache::file:FILE;block=BLOCK",
 	"memdiff:autocache::file:FILE;block=BLOCK",
 	"memdiff:autocache:outer:autocache:inner:file:FILE;block=BLOCK",
+	"sqldiff:DATABASE:file:FILE;block=BLOCK",
+	"sqldiff:DATABASE:mem:3M;block=BLOCK",
+	"sqldiff:DATABASE:null:7M;block=BLOCK",
+	"memdiff:sql:DATABASE",
+	"slice:12288,3M:sqldiff:DATABASE:slice:4096:file:FILE;block=BLOCK",
 };
 
 static bool has(const char *text, const char *part)
@@ -162,7 +194,7 @@ static bool has(const char *text, const char *part)
 /* What stands on null keeps only what a memdiff holds. */
 static bool forgets(const char *pattern)
 {
-	return has(pattern, "null:") && !has(pattern, "memdiff:");
+	return has(pattern, "null:") && !has(pattern, "diff:");
 }
 
 static void check_each(const char *const *patterns, size_t count)
@@ -181,6 +213,7 @@ static const char *const little_leaves[] = {
 	"null:SMALL;block=BLOCK",
 	"file:LITTLE;block=BLOCK",
 	"mmap:LITTLE;block=BLOCK",
+	"sql:BASELITTLE",
 };
 
 #define NR_WRAPPERS (sizeof(inners) / sizeof(*inners))
@@ -231,6 +264,8 @@ static void check_read_only_open(void)
 	check_spec("memdiff:file:FILE;block=BLOCK", 512, expected);
 	check_spec("mmap:FILE;block=BLOCK", 512, expected);
 	check_spec("slice:4096:file:FILE;block=BLOCK", 4096, expected);
+	check_spec("sql:DATABASE", 512, expected);
+	check_spec("sqldiff:DATABASE:file:FILE;block=BLOCK", 4096, expected);
 }
 
 /* ------------------------------------------------------------------ a block device */
@@ -308,6 +343,7 @@ int main(void)
 	check_spec("mem:SIZE;block=BLOCK", 1024, (struct contract){0});
 	check_spec("mem:6M;block=BLOCK", 65536, (struct contract){0});
 	check_spec("mmap:FILE;block=BLOCK", 1024, (struct contract){0});
+	check_spec("sql:DATABASE", 1024, (struct contract){0});
 	check_read_only_open();
 	check_largest();
 	check_pairs();
