@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ------------------------------------------------------------------ the image */
@@ -160,17 +161,18 @@ static int place_image(const char *path, const unsigned char *image, size_t size
 	return status;
 }
 
-/* A log or journal that another database left would be taken for that of the new one. */
+/* A log or journal that another database left would be taken for that of the new one. Empty ones are harmless. */
 static int check_beside(const char *path, struct error *err)
 {
 	static const char *const endings[] = {"-wal", "-journal"};
+	struct stat st;
 	char *name;
 	int status = 0;
 
 	for (unsigned i = 0; i < 2 && !status; i++) {
 		if (asprintf(&name, "%s%s", path, endings[i]) < 0)
 			return error_set(err, -ENOMEM, "no memory");
-		if (!access(name, F_OK))
+		if (!stat(name, &st) && st.st_size)
 			status = error_set(err, -EEXIST, "'%s' is left from another database of that name: remove it, "
 					   "or bring the database back", name);
 		free(name);

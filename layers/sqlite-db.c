@@ -258,26 +258,27 @@ static void make_safe(struct db *db)
 		sqlite3_limit(db->sql, limits[i][0], limits[i][1]);
 }
 
-/* Pages are read and written in vain where the cache is too small for the inner pages of the trees; 4 MiB are plenty. */
+/* The cache is a connection's own. Readers use the connection that was used last, so that mostly one of them grows. */
 static const char common_pragmas[] = "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; "
-				     "PRAGMA ignore_check_constraints=ON; PRAGMA cache_size=-4096";
+				     "PRAGMA ignore_check_constraints=ON; PRAGMA cache_size=-16384";
 
 static int configure(struct db *db, enum db_role role, bool immutable, const struct io *io)
 {
 	static const char opening[] = "opening it";
-	int status;
+	int status = 0;
 
 	make_safe(db);
 	sqlite3_busy_timeout(db->sql, role == DB_CHECKER ? 0 : BUSY_MS);
-	status = db_exec(db, common_pragmas, opening, io);
-	if (status)
+	if (db->file->read_only && !immutable) /* first of all: it says how the log is opened */
+		status = db_exec(db, "PRAGMA locking_mode=EXCLUSIVE", opening, io);
+	if (!status)
+		status = db_exec(db, common_pragmas, opening, io);
+	if (status || db->file->read_only)
 		return status;
-	if (db->file->read_only)
-		return immutable ? 0 : db_exec(db, "PRAGMA locking_mode=EXCLUSIVE", opening, io);
 	if (role == DB_READER)
 		return db_exec(db, "PRAGMA query_only=ON; PRAGMA wal_autocheckpoint=0", opening, io);
 	sqlite3_wal_hook(db->sql, note_log, db);
-	return db_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16384; "
+	return db_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=FAST; "
 			   "PRAGMA max_page_count=4294967294; PRAGMA journal_size_limit=67108864", opening, io);
 }
 
