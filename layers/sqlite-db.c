@@ -168,7 +168,7 @@ int db_file_claim(struct db_file *f, const char *path, bool read_only, struct er
 		status = error_set(err, -ENAMETOOLONG, "'%s': SQLite takes paths of at most %u bytes", path,
 				   MAX_PATH);
 	else
-		status = file_claim_take(&f->claim, f->path, !read_only, err);
+		status = file_claim_take(&f->claim, path, !read_only, err);
 	if (!status && read_only)
 		status = lock_as_reader(f, err);
 	if (status)

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "core/aio.h"
+#include "core/holders.h"
 #include "layers/sqlite-commit.h"
 
 #define REQUEST_WORK 512 /* what a request counts beside its bytes, as memory of the stage */
@@ -428,11 +429,14 @@ static const struct layer_ops sqlite_ops = {
 /* Failures of the database are told as those of a request are. */
 static int explain(struct error *err, int status, const struct failure *why, const struct db_file *f)
 {
+	char holders[160];
+	struct stat st;
+
 	if (status == -ENODATA)
 		status = -EINVAL;
 	error_set(err, status, "%s", why->text[0] ? why->text : "cannot be opened");
-	if (status == -EBUSY)
-		error_hint(err, "another process has it open, perhaps sqlite3");
+	if (status == -EBUSY && !fstat(f->claim.fd, &st) && file_holders(&st, holders, sizeof(holders)))
+		error_hint(err, "open in process %s", holders);
 	if (status == -EROFS && f->read_only)
 		error_hint(err, "it was not closed properly: open it once for writing");
 	return status;
