@@ -157,7 +157,7 @@ static int ask_region(struct db *db, enum statement which, uint64_t argument, bo
 static int read_map(struct block_store *b, struct db *db, sqlite3_stmt *s, int column, uint64_t number,
 		    uint64_t *map, const struct io *io)
 {
-	unsigned bytes = index_bits(&b->index) / 8;
+	unsigned bytes = sqlite_index_bits(&b->index) / 8;
 	int type = sqlite3_column_type(s, column);
 
 	if (type == SQLITE_NULL)
@@ -165,7 +165,7 @@ static int read_map(struct block_store *b, struct db *db, sqlite3_stmt *s, int c
 	if (type != SQLITE_BLOB || sqlite3_column_bytes(s, column) != (int)bytes)
 		return db_damaged(db, io, "a map of region %" PRIu64 " is not %u bytes", number, bytes);
 	memcpy(map, sqlite3_column_blob(s, column), bytes);
-	for (unsigned w = 0; w < index_words(&b->index); w++)
+	for (unsigned w = 0; w < sqlite_index_words(&b->index); w++)
 		map[w] = le64toh(map[w]);
 	return 0;
 }
@@ -178,7 +178,7 @@ static int read_region(struct block_store *b, struct db *db, sqlite3_stmt *s, st
 
 	if (!status)
 		status = read_map(b, db, s, 2, r->number, zero, io);
-	for (unsigned w = 0; w < index_words(&b->index) && !status; w++)
+	for (unsigned w = 0; w < sqlite_index_words(&b->index) && !status; w++)
 		if (data[w] & zero[w])
 			status = db_damaged(db, io, "region %" PRIu64 " has a block that is both data and zero",
 					    r->number);
@@ -270,7 +270,7 @@ static int load_region(struct block_store *b, struct db *db, uint64_t number, st
 
 static bool block_store_find(struct store *s, uint64_t offset, uint64_t length, struct layer_run *run)
 {
-	return index_find(&store_of(s)->index, offset, length, run);
+	return sqlite_index_find(&store_of(s)->index, offset, length, run);
 }
 
 static int learn(struct block_store *b, struct db *db, uint64_t offset, const struct io *io)
@@ -282,9 +282,9 @@ static int learn(struct block_store *b, struct db *db, uint64_t offset, const st
 	if (status)
 		return status;
 	if (r)
-		index_add_region(&b->index, r);
+		sqlite_index_add_region(&b->index, r);
 	else
-		index_add_gap(&b->index, &gap);
+		sqlite_index_add_gap(&b->index, &gap);
 	return 0;
 }
 
@@ -370,7 +370,7 @@ static int block_store_load(struct store *s, struct db *db, const struct vec *v,
 	struct block_store *b = store_of(s);
 	int status = 0;
 
-	while (!status && !index_find(&b->index, offset, length, run))
+	while (!status && !sqlite_index_find(&b->index, offset, length, run))
 		status = learn(b, db, offset, io);
 	if (status || !v || run->presence != LAYER_DATA)
 		return status;
@@ -411,7 +411,7 @@ static void bind_map(sqlite3_stmt *s, int column, const uint64_t *map, unsigned 
 
 static int write_region(struct block_store *b, struct db *db, struct region *r, const struct io *io)
 {
-	unsigned bits = index_bits(&b->index);
+	unsigned bits = sqlite_index_bits(&b->index);
 	sqlite3_stmt *s;
 
 	if (!r->in_span && !map_any(region_data(r), 0, bits) && !map_any(region_zero(&b->index, r), 0, bits))
@@ -475,7 +475,7 @@ static int open_region(struct block_store *b, struct db *db, uint64_t number, co
 	status = close_region(b, db, io);
 	if (status)
 		return status;
-	b->current = index_copy(&b->index, number);
+	b->current = sqlite_index_copy(&b->index, number);
 	if (b->current)
 		return 0;
 	status = load_region(b, db, number, &b->current, &gap, io);
@@ -486,7 +486,7 @@ static int open_region(struct block_store *b, struct db *db, uint64_t number, co
 		return io_fail(io, -ENOMEM, "no memory");
 	if (gap.presence == LAYER_ZERO) {
 		b->current->in_span = true;
-		map_set(region_zero(&b->index, b->current), 0, index_bits(&b->index), true);
+		map_set(region_zero(&b->index, b->current), 0, sqlite_index_bits(&b->index), true);
 	}
 	return 0;
 }
@@ -696,8 +696,8 @@ static void block_store_publish(struct store *s)
 	struct block_store *b = store_of(s);
 
 	if (b->spans_changed)
-		index_forget(&b->index);
-	index_replace(&b->index, b->changed);
+		sqlite_index_forget(&b->index);
+	sqlite_index_replace(&b->index, b->changed);
 	b->changed = NULL;
 	b->spans_changed = false;
 }
@@ -718,7 +718,7 @@ static void block_store_destroy(struct store *s)
 	struct block_store *b = store_of(s);
 
 	block_store_undo(s);
-	index_destroy(&b->index);
+	sqlite_index_destroy(&b->index);
 	free(b->patch.bytes);
 	free(b);
 }
@@ -744,7 +744,7 @@ struct store *block_store_create(const struct db_geometry *g)
 	b->block_size = g->block_size;
 	b->unit_size = g->block_size > UNIT_BYTES ? g->block_size : UNIT_BYTES;
 	b->patch.bytes = malloc(b->unit_size);
-	if (b->patch.bytes && index_init(&b->index, g->block_size))
+	if (b->patch.bytes && sqlite_index_init(&b->index, g->block_size))
 		return &b->store;
 	free(b->patch.bytes);
 	free(b);

@@ -8,14 +8,14 @@
 #define MAX_GAPS 4096u
 #define NR_BUCKETS 8192u
 
-bool index_init(struct region_index *x, uint32_t block_size)
+bool sqlite_index_init(struct region_index *x, uint32_t block_size)
 {
 	*x = (struct region_index){.block_shift = (uint32_t)__builtin_ctz(block_size), .nr_buckets = NR_BUCKETS};
 	x->buckets = calloc(NR_BUCKETS, sizeof(struct region *));
 	x->gaps = calloc(MAX_GAPS, sizeof(*x->gaps));
 	if (x->buckets && x->gaps)
 		return true;
-	index_destroy(x);
+	sqlite_index_destroy(x);
 	return false;
 }
 
@@ -37,7 +37,7 @@ static void forget_regions(struct region_index *x)
 	x->nr_regions = 0;
 }
 
-void index_destroy(struct region_index *x)
+void sqlite_index_destroy(struct region_index *x)
 {
 	if (x->buckets)
 		forget_regions(x);
@@ -49,7 +49,7 @@ void index_destroy(struct region_index *x)
 
 static size_t region_bytes(const struct region_index *x)
 {
-	return sizeof(struct region) + 2 * index_words(x) * sizeof(uint64_t);
+	return sizeof(struct region) + 2 * sqlite_index_words(x) * sizeof(uint64_t);
 }
 
 struct region *region_new(const struct region_index *x, uint64_t number)
@@ -159,7 +159,7 @@ static enum presence presence_at(const struct region_index *x, struct region *r,
 /* The first bit from `bit` on that is not of that presence. */
 static unsigned run_end(const struct region_index *x, struct region *r, unsigned bit, enum presence presence)
 {
-	unsigned bits = index_bits(x);
+	unsigned bits = sqlite_index_bits(x);
 
 	for (unsigned w = bit / 64; w * 64 < bits; w++) {
 		uint64_t left = others(x, r, w, presence) & word_mask(w, bit, bits);
@@ -187,7 +187,7 @@ static bool find_piece(struct region_index *x, uint64_t offset, uint64_t *end, e
 	return gap || r;
 }
 
-bool index_find(struct region_index *x, uint64_t offset, uint64_t length, struct layer_run *run)
+bool sqlite_index_find(struct region_index *x, uint64_t offset, uint64_t length, struct layer_run *run)
 {
 	uint64_t at = offset, end = offset + length;
 	bool known = true;
@@ -209,7 +209,7 @@ bool index_find(struct region_index *x, uint64_t offset, uint64_t length, struct
 	return run->length;
 }
 
-struct region *index_copy(struct region_index *x, uint64_t number)
+struct region *sqlite_index_copy(struct region_index *x, uint64_t number)
 {
 	struct region *copy = region_new(x, number), *r;
 
@@ -244,7 +244,7 @@ static void insert(struct region_index *x, struct region *r)
 	x->nr_regions++;
 }
 
-void index_add_region(struct region_index *x, struct region *r)
+void sqlite_index_add_region(struct region_index *x, struct region *r)
 {
 	struct region *there;
 
@@ -259,7 +259,7 @@ void index_add_region(struct region_index *x, struct region *r)
 }
 
 /* What others found of the same place meanwhile is the same, or overlaps: then it is left alone. */
-void index_add_gap(struct region_index *x, const struct gap *gap)
+void sqlite_index_add_gap(struct region_index *x, const struct gap *gap)
 {
 	unsigned at;
 
@@ -289,7 +289,7 @@ static void remove_region(struct region_index *x, uint64_t number)
 	x->nr_regions--;
 }
 
-void index_replace(struct region_index *x, struct region *list)
+void sqlite_index_replace(struct region_index *x, struct region *list)
 {
 	short_lock_exclusive(&x->lock);
 	while (list) {
@@ -303,7 +303,7 @@ void index_replace(struct region_index *x, struct region *list)
 	short_unlock_exclusive(&x->lock);
 }
 
-void index_forget(struct region_index *x)
+void sqlite_index_forget(struct region_index *x)
 {
 	short_lock_exclusive(&x->lock);
 	forget_regions(x);
@@ -311,7 +311,7 @@ void index_forget(struct region_index *x)
 	short_unlock_exclusive(&x->lock);
 }
 
-void index_forget_gaps(struct region_index *x)
+void sqlite_index_forget_gaps(struct region_index *x)
 {
 	short_lock_exclusive(&x->lock);
 	x->nr_gaps = 0;

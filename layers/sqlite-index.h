@@ -24,7 +24,7 @@ struct gap {
 };
 
 /*
- * Reading it and adding to it go on at the same time. index_replace() and index_forget() are called while nobody
+ * Reading it and adding to it go on at the same time. sqlite_index_replace() and sqlite_index_forget() are called while nobody
  * reads. It is only a cache: when it gets large it forgets.
  */
 struct region_index {
@@ -37,18 +37,18 @@ struct region_index {
 };
 
 /* False when memory ran out. */
-bool index_init(struct region_index *x, uint32_t block_size);
-void index_destroy(struct region_index *x);
+bool sqlite_index_init(struct region_index *x, uint32_t block_size);
+void sqlite_index_destroy(struct region_index *x);
 
 /* Blocks in a region, words in one of a region's two maps. */
-static inline unsigned index_bits(const struct region_index *x)
+static inline unsigned sqlite_index_bits(const struct region_index *x)
 {
 	return (unsigned)(REGION_BYTES >> x->block_shift);
 }
 
-static inline unsigned index_words(const struct region_index *x)
+static inline unsigned sqlite_index_words(const struct region_index *x)
 {
-	return (index_bits(x) + 63) / 64;
+	return (sqlite_index_bits(x) + 63) / 64;
 }
 
 /* A region without blocks; NULL when memory ran out. */
@@ -61,7 +61,7 @@ static inline uint64_t *region_data(struct region *r)
 
 static inline uint64_t *region_zero(const struct region_index *x, struct region *r)
 {
-	return r->map + index_words(x);
+	return r->map + sqlite_index_words(x);
 }
 
 /* Bits [first, end) of a map: sets them, or clears them, and says whether that changed any; are any set? */
@@ -72,21 +72,21 @@ bool map_any(const uint64_t *map, unsigned first, unsigned end);
  * The first run of [offset, offset + length), as far as it is known; false when nothing is known at `offset`. It may be
  * followed by another of the same presence.
  */
-bool index_find(struct region_index *x, uint64_t offset, uint64_t length, struct layer_run *run);
+bool sqlite_index_find(struct region_index *x, uint64_t offset, uint64_t length, struct layer_run *run);
 
 /* Adds what was read from the database. The region becomes the index's; one that is there already stays. */
-void index_add_region(struct region_index *x, struct region *r);
-void index_add_gap(struct region_index *x, const struct gap *gap);
+void sqlite_index_add_region(struct region_index *x, struct region *r);
+void sqlite_index_add_gap(struct region_index *x, const struct gap *gap);
 
 /* A copy of what is known of a region; NULL when nothing is, or memory ran out. */
-struct region *index_copy(struct region_index *x, uint64_t number);
+struct region *sqlite_index_copy(struct region_index *x, uint64_t number);
 
 /* Takes over a list of changed regions. */
-void index_replace(struct region_index *x, struct region *list);
+void sqlite_index_replace(struct region_index *x, struct region *list);
 
 /* Forgets everything, or only the gaps. */
-void index_forget(struct region_index *x);
-void index_forget_gaps(struct region_index *x);
+void sqlite_index_forget(struct region_index *x);
+void sqlite_index_forget_gaps(struct region_index *x);
 
 void region_free_list(struct region *list);
 
