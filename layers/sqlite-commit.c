@@ -40,8 +40,7 @@
 #define RETRY_NS UINT64_C(1000000000)
 #define PIECE_BYTES (UINT64_C(1) << 20) /* copied out of the stage at a time */
 #define STAGE_BYTES (UINT64_C(1) << 63) /* stages have no end of their own */
-#define LOG_PAGES 16384                 /* of 4 KiB: then the log is brought into the database */
-#define LOG_PAGES_AT_MOST (8 * LOG_PAGES)
+#define LOG_AT_MOST 8u                  /* times as long may the log get before readers have to wait */
 
 static struct layer *new_stage(const struct committer *c)
 {
@@ -203,22 +202,21 @@ static int commit_frozen(struct committer *c, const struct io *io)
 
 /* ------------------------------------------------------------------ a commit */
 
-/* True when the log could be brought into the database file, as far as readers let it. */
-static bool check_log(struct committer *c, int how)
+/* Brings the log into the database file. */
+static void check_log(struct committer *c, int how)
 {
-	int rc = sqlite3_wal_checkpoint_v2(c->db->sql, NULL, how, NULL, NULL);
-
-	note_sync_failure(c, rc);
-	return rc == SQLITE_OK;
+	note_sync_failure(c, sqlite3_wal_checkpoint_v2(c->db->sql, NULL, how, NULL, NULL));
 }
 
 /* If it fails, the log is as good. Readers may keep it from its end again and again: in the end they have to wait. */
 static void shorten_log(struct committer *c)
 {
-	int pages = c->db ? c->db->log_pages : 0;
+	unsigned pages = c->db ? (unsigned)c->db->log_pages : 0;
 
-	if (pages < LOG_PAGES || (check_log(c, SQLITE_CHECKPOINT_PASSIVE) && pages < LOG_PAGES_AT_MOST) ||
-	    pages < LOG_PAGES_AT_MOST)
+	if (pages < c->log_pages)
+		return;
+	check_log(c, SQLITE_CHECKPOINT_PASSIVE);
+	if (pages / LOG_AT_MOST < c->log_pages)
 		return;
 	gate_close(&c->gate);
 	db_pool_renew(c->readers);

@@ -16,6 +16,7 @@ struct committer {
 	struct db_pool *readers;
 	const bool *forget; /* zeroes need not be recorded: the layer is the bottom one */
 	uint32_t block_size;
+	unsigned log_pages; /* see sqlite-layer.h */
 
 	/*
 	 * Passed by requests, which see `active` and `frozen` and the store unchanged while they are inside; closed to

@@ -28,6 +28,7 @@
 #include "core/holders.h"
 #include "layers/sqlite-commit.h"
 
+#define LOG_PAGES 16384u
 #define REQUEST_WORK 512 /* what a request counts beside its bytes, as memory of the stage */
 
 struct sqlite_layer {
@@ -489,7 +490,7 @@ static void fill_in_info(struct sqlite_layer *s)
 	memcpy(info->id, g->id, sizeof(info->id));
 }
 
-static int make_parts(struct sqlite_layer *s, struct error *err)
+static int make_parts(struct sqlite_layer *s, const struct sqlite_layer_options *o, struct error *err)
 {
 	const struct db_geometry *g = &s->geometry;
 
@@ -500,6 +501,7 @@ static int make_parts(struct sqlite_layer *s, struct error *err)
 	s->committer.readers = &s->readers;
 	s->committer.forget = &s->layer.bottom;
 	s->committer.block_size = g->block_size;
+	s->committer.log_pages = o->log_pages ? o->log_pages : LOG_PAGES;
 	atomic_init(&s->size, g->size);
 	if (!s->store || (!s->file.read_only && !committer_init(&s->committer)))
 		return error_set(err, -ENOMEM, "no memory");
@@ -544,7 +546,7 @@ static int open_steps(struct sqlite_layer *s, const struct sqlite_layer_options 
 	if (!status)
 		status = check_file(s, err);
 	if (!status)
-		status = make_parts(s, err);
+		status = make_parts(s, o, err);
 	return status;
 }
 

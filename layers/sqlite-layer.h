@@ -9,6 +9,7 @@
 struct sqlite_layer_options {
 	const char *path;
 	bool read_only;
+	unsigned log_pages;           /* the log is brought into the database when it has so many of 4 KiB; 0: 16384 */
 	bool create;                  /* make the file, which must not exist; what follows counts only then */
 	bool give_id;                 /* the new disk gets a random id; else the layer has none */
 	uint64_t size;                /* bytes, whole blocks */

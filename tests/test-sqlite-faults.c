@@ -19,6 +19,7 @@
 #include "layers/sqlite-layer.h"
 
 #define BLOCK 512u
+#define LOG_PAGES 400u /* so few that the log is begun anew again and again */
 
 /* ------------------------------------------------------------------ the system below */
 
@@ -114,8 +115,11 @@ static void install_shims(void)
 static struct layer *open_layer(const char *path, uint64_t create)
 {
 	CLEANUP_ERROR struct error err = {0};
-	const struct sqlite_layer_options o = {
-		.path = path, .create = create != 0, .size = create, .block_size = BLOCK};
+	const struct sqlite_layer_options o = {.path = path,
+					       .log_pages = LOG_PAGES,
+					       .create = create != 0,
+					       .size = create,
+					       .block_size = BLOCK};
 	struct layer *l = NULL;
 
 	if (!CHECK_EQ(sqlite_layer_open(&o, &l, &err), 0))
@@ -380,7 +384,7 @@ struct shadow {
 	const char *ending;
 	ino_t inode;
 	unsigned char *bytes;
-	uint64_t size, room;
+	uint64_t size;
 	struct pending *first, **last;
 };
 
@@ -391,7 +395,7 @@ static struct {
 	struct shadow files[2];
 } power = {.lock = PTHREAD_MUTEX_INITIALIZER, .files = {{.ending = ""}, {.ending = "-wal"}}};
 
-#define MAX_CUTS 120u
+#define MAX_CUTS 100u
 static struct cut {
 	unsigned flushed, begun;
 	unsigned char *bytes[2];
@@ -422,9 +426,13 @@ static struct shadow *shadow_of(int fd)
 	return NULL;
 }
 
+/* Memory comes in larger steps than files grow in. */
 static void image_resize(unsigned char **bytes, uint64_t *size, uint64_t to)
 {
-	*bytes = realloc(*bytes, to ? to : 1);
+	const uint64_t step = UINT64_C(1) << 20;
+
+	if (!*bytes || to / step != *size / step)
+		*bytes = realloc(*bytes, (to / step + 1) * step);
 	if (!*bytes) {
 		printf("Bail out! no memory\n");
 		exit(99);
@@ -489,7 +497,7 @@ static void shadow_write(struct shadow *s, const void *bytes, size_t size, uint6
 {
 	add_pending(s, false, offset, bytes, size);
 	pthread_mutex_lock(&power.lock);
-	if (random_once_in(&cut_random, 60))
+	if (random_once_in(&cut_random, 120))
 		cut_power();
 	pthread_mutex_unlock(&power.lock);
 }
@@ -515,7 +523,7 @@ static void shadow_sync(struct shadow *s)
 
 /* ------------------------------------------------------------------ power cuts: the test */
 
-#define CUT_BLOCKS 2000u
+#define CUT_BLOCKS 300u
 
 static void write_image(const char *ending, const unsigned char *bytes, uint64_t size)
 {
@@ -571,7 +579,7 @@ static void begin_recording(const char *path)
 	power.on = true;
 }
 
-/* Every third block, so that units are written in part. The log is long enough to be brought into the database. */
+/* Every third block, so that units are written in part. */
 static void test_power_cuts(void)
 {
 	const char *path = tmppath("power");
