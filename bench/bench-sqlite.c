@@ -9,11 +9,13 @@
  * Reading: 4 KiB at random places, one after another, of a disk that is full of data and lies in the page cache. The peer is the
  * scheme of OpenVMM's layer: a row for each sector of 512 bytes, a SELECT of the range in order through one connection, prepared
  * once, each sector copied out of SQLite and then into the caller's buffer ("copied twice", as it is there); and the
- * same with one copy, to be fair to it.
+ * same with one copy, to be fair to it. Three times: anywhere on the disk, on a part of 48 MiB, and anywhere with four threads
+ * at a time, of which the peer lets one after the other in.
  *
  * Peers take turns in rounds; a ratio is taken within a round, and the median of the ratios is what counts.
  */
 #include <getopt.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdbool.h>
 #include <unistd.h>
@@ -175,36 +177,47 @@ static double write_wal(void)
 
 /* ------------------------------------------------------------------ reading */
 
+#define MAX_THREADS 4u
+
 static struct layer *full_layer;
 static sqlite3 *sectors;
 static sqlite3_stmt *sector_range;
-static uint64_t place = 1;
-static char *buffer;
+static pthread_mutex_t sectors_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static uint64_t random_unit(void)
+/* What a contest asks for. */
+static unsigned threads = 1;
+static uint64_t spread; /* bytes of the disk that are read */
+
+/* One thread's part of the reads. */
+struct reader {
+	pthread_t thread;
+	void (*read)(struct reader *r);
+	uint64_t place;
+	char *buffer;
+};
+
+static uint64_t random_unit(struct reader *r)
 {
-	return bench_random(&place) % (options.read_bytes / UNIT);
+	return bench_random(&r->place) % (spread / UNIT);
 }
 
-static double read_layer(void)
+static void read_layer(struct reader *r)
 {
 	struct layer_run run;
-	uint64_t begun = wait_now();
 
-	for (unsigned i = 0; i < options.reads; i++)
-		if (full_layer->ops->read(full_layer, &VEC_FLAT(buffer, UNIT), random_unit() * UNIT, &run, &io_plain) ||
-		    run.presence != LAYER_DATA || run.length != UNIT)
-			bench_die("a read failed");
-	return (double)(wait_now() - begun);
+	if (full_layer->ops->read(full_layer, &VEC_FLAT(r->buffer, UNIT), random_unit(r) * UNIT, &run, &io_plain) ||
+	    run.presence != LAYER_DATA || run.length != UNIT)
+		bench_die("a read failed");
 }
 
 /* One read of the peer. */
-static void read_sectors(bool twice)
+static void read_sectors(struct reader *r, bool twice)
 {
-	const int64_t first = (int64_t)(random_unit() * (UNIT / SECTOR));
-	char *copies[UNIT / SECTOR];
+	const int64_t first = (int64_t)(random_unit(r) * (UNIT / SECTOR));
+	char *copies[UNIT / SECTOR], *buffer = r->buffer;
 	unsigned n = 0;
 
+	pthread_mutex_lock(&sectors_lock);
 	sqlite3_bind_int64(sector_range, 1, first);
 	sqlite3_bind_int64(sector_range, 2, first + UNIT / SECTOR);
 	while (sqlite3_step(sector_range) == SQLITE_ROW && n < UNIT / SECTOR) {
@@ -212,6 +225,7 @@ static void read_sectors(bool twice)
 		memcpy(copies[n++], sqlite3_column_blob(sector_range, 1), SECTOR);
 	}
 	sqlite3_reset(sector_range);
+	pthread_mutex_unlock(&sectors_lock);
 	if (n != UNIT / SECTOR)
 		bench_die("a read of sectors failed");
 	for (unsigned i = 0; i < n && twice; i++) {
@@ -220,23 +234,59 @@ static void read_sectors(bool twice)
 	}
 }
 
-static double read_peer(bool twice)
+static void read_twice(struct reader *r)
 {
-	uint64_t begun = wait_now();
+	read_sectors(r, true);
+}
 
-	for (unsigned i = 0; i < options.reads; i++)
-		read_sectors(twice);
+static void read_once(struct reader *r)
+{
+	read_sectors(r, false);
+}
+
+static void *reader_main(void *argument)
+{
+	struct reader *r = argument;
+
+	for (unsigned i = 0; i < options.reads / threads; i++)
+		r->read(r);
+	return NULL;
+}
+
+static double read_all(void (*read)(struct reader *r))
+{
+	static struct reader readers[MAX_THREADS];
+	uint64_t begun;
+
+	for (unsigned i = 0; i < threads; i++) {
+		readers[i].read = read;
+		readers[i].place += i + 1;
+		if (!readers[i].buffer)
+			readers[i].buffer = bench_payload(UNIT);
+	}
+	begun = wait_now();
+	for (unsigned i = 1; i < threads; i++)
+		if (pthread_create(&readers[i].thread, NULL, reader_main, &readers[i]))
+			bench_die("cannot start a thread");
+	reader_main(&readers[0]);
+	for (unsigned i = 1; i < threads; i++)
+		pthread_join(readers[i].thread, NULL);
 	return (double)(wait_now() - begun);
+}
+
+static double read_from_layer(void)
+{
+	return read_all(read_layer);
 }
 
 static double read_copied_twice(void)
 {
-	return read_peer(true);
+	return read_all(read_twice);
 }
 
 static double read_copied_once(void)
 {
-	return read_peer(false);
+	return read_all(read_once);
 }
 
 static void prepare_reading(void)
@@ -351,10 +401,10 @@ int main(int argc, char **argv)
 		.unit = "MiB/s",
 		.goal = 0.5,
 	};
-	static const struct contest reading = {
+	struct contest reading = {
 		.name = "random 4 KiB reads",
 		.peers = {"row a sector, copied twice", "row a sector, copied once"},
-		.ours = read_layer,
+		.ours = read_from_layer,
 		.theirs = {read_copied_twice, read_copied_once},
 		.rate = as_us,
 		.unit = "us",
@@ -366,9 +416,16 @@ int main(int argc, char **argv)
 		bench_die("cannot make a folder here");
 	atexit(clean_up);
 	payload = bench_payload(PIECE);
-	buffer = bench_payload(UNIT);
 	hold(&writing);
 	prepare_reading();
+	spread = options.read_bytes;
+	hold(&reading);
+	reading.name = "the same, four at a time";
+	threads = MAX_THREADS;
+	hold(&reading);
+	reading.name = "the same, one, within 48 MiB";
+	threads = 1;
+	spread = UINT64_C(48) << 20;
 	hold(&reading);
 	end_reading();
 	return 0;

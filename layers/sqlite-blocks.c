@@ -351,8 +351,12 @@ static int read_data(struct block_store *b, struct db *db, const struct vec *v, 
 	uint64_t first = offset / b->unit_size, last = (offset + length - 1) / b->unit_size;
 	uint32_t begin = (uint32_t)(offset % b->unit_size);
 	sqlite3_stmt *s;
+	void *flat;
 	int status;
 
+	if (first == last && (flat = vec_flat(v, 0, length)) &&
+	    db_read_row(db, "blocks", (int64_t)first, (int)b->unit_size, flat, (int)length, (int)begin))
+		return 0;
 	if (first == last)
 		return read_unit(b, db, first, begin, begin + (uint32_t)length, v, 0, io);
 	s = bind(db, GET_UNITS, first, last, io);

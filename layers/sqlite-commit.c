@@ -120,7 +120,7 @@ static int put_frozen(struct committer *c, char *piece, const struct io *io)
 
 static int open_writer(struct committer *c, const struct io *io)
 {
-	int status = c->db ? 0 : db_open(c->file, DB_WRITER, &c->db, io);
+	int status = c->db ? 0 : db_open(c->file, DB_WRITER, DB_SMALL_CACHE, &c->db, io);
 
 	return status == -EBUSY || status == -EROFS ? -EIO : status;
 }

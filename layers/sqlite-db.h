@@ -34,8 +34,11 @@ void db_file_drop(struct db_file *f);
 struct db {
 	sqlite3 *sql;
 	const struct db_file *file;
-	struct db *next; /* in the pool */
-	int log_pages;   /* the writer: of the log, after its last commit */
+	struct db *next;   /* in the pool */
+	bool is_preferred; /* by the pool: the one with the large cache */
+	int log_pages;     /* the writer: of the log, after its last commit */
+	sqlite3_blob *row; /* see db_read_row() */
+	unsigned rows_read;
 	sqlite3_stmt *statements[DB_STATEMENTS];
 };
 
@@ -45,8 +48,14 @@ enum db_role {
 	DB_READER,  /* beside it, or of a file that is open read-only */
 };
 
-/* Blocks. The status is that of a request, or of an open: 0 or a negative errno, with the reason in `io`. */
-int db_open(const struct db_file *f, enum db_role role, struct db **out, const struct io *io);
+/*
+ * Blocks. The status is that of a request, or of an open: 0 or a negative errno, with the reason in `io`. `cache_bytes`: what it
+ * may keep of the file in memory.
+ */
+int db_open(const struct db_file *f, enum db_role role, unsigned cache_bytes, struct db **out, const struct io *io);
+
+#define DB_SMALL_CACHE (8u << 20)
+#define DB_LARGE_CACHE (64u << 20)
 
 /* Blocks. Accepts NULL. */
 void db_close(struct db *db);
@@ -59,6 +68,13 @@ sqlite3_stmt *db_statement(struct db *db, const char *const *texts, unsigned ind
 
 /* Steps a statement that gives no rows, and resets it. */
 int db_run(struct db *db, sqlite3_stmt *s, const char *doing, const struct io *io);
+
+/*
+ * A quick way to `size` bytes at `offset` of the column `data` in a row of `table`, if that is `whole` bytes. False when it
+ * did not work, for whatever reason: then the statement that asks for the row says what is wrong. For readers, in a
+ * read transaction; always of the same table.
+ */
+bool db_read_row(struct db *db, const char *table, int64_t row, int whole, void *out, int size, int offset);
 
 /* Runs SQL text that gives no rows. */
 int db_exec(struct db *db, const char *text, const char *doing, const struct io *io);

@@ -453,7 +453,7 @@ static int call_check(void *argument)
 {
 	struct checking *c = argument;
 	struct db *db;
-	int status = db_open(c->file, DB_CHECKER, &db, c->io);
+	int status = db_open(c->file, DB_CHECKER, DB_SMALL_CACHE, &db, c->io);
 
 	if (status)
 		return status;

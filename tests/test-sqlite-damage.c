@@ -116,7 +116,8 @@ static void test_wrong_facts(void)
 		{"PRAGMA user_version=2", "version 2"},
 		{"PRAGMA user_version=0", "version is 0"},
 		{"DROP TABLE zero_spans", "'zero_spans' is missing"},
-		{"DROP TABLE blocks; CREATE TABLE blocks(block INTEGER PRIMARY KEY, data BLOB NOT NULL, more)", "'blocks' is not as"},
+		{"DROP TABLE blocks; CREATE TABLE blocks(block INTEGER PRIMARY KEY, data BLOB NOT NULL, more)",
+		 "'blocks' is not as"},
 		{"DROP TABLE blocks; CREATE VIEW blocks AS SELECT region AS block, data FROM regions", "'blocks' is missing"},
 	};
 
