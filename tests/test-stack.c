@@ -179,6 +179,60 @@ static void test_read_cache(void)
 	}
 }
 
+/* A cache in a database is filled once, in a disk that is written and in one opened read-only, and is there again. */
+static void test_cache_in_a_database(void)
+{
+	char made[2 * PATH_MAX], again[2 * PATH_MAX];
+	const char *file = letters_file(8), *database = tmppath("cache.db");
+	struct disk *d;
+
+	snprintf(made, sizeof(made), "layers:[mem:,sql:%s;create;read_cache,file:%s]", database, file);
+	snprintf(again, sizeof(again), "layers:[mem:,sql:%s;read_cache,file:%s]", database, file);
+	refused(again, 0, -ENOENT, "add ;create to make it");
+	d = opened(made, 0);
+	put(d, PAGE, PAGE, 'w');
+	for (unsigned page = 0; page < 6; page++)
+		CHECK_EQ(value_at(d, page * PAGE, PAGE), page == 1 ? 'w' : 'A' + (int)page);
+	close_good(d);
+	d = opened(again, OPEN_READ_ONLY);
+	for (unsigned round = 0; round < 2; round++)
+		for (unsigned page = 0; page < 8; page++)
+			CHECK_EQ(value_at(d, page * PAGE, PAGE), 'A' + (int)page);
+	CHECK_EQ(reads_of(disk_child(d, 0)), 3); /* pages 1, 6, 7: 'w' stayed in memory above the cache */
+	close_good(d);
+	d = opened(again, 0);
+	for (unsigned page = 0; page < 8; page++)
+		CHECK_EQ(value_at(d, page * PAGE, PAGE), 'A' + (int)page);
+	CHECK_EQ(reads_of(disk_child(d, 0)), 0);
+	close_good(d);
+}
+
+/* The layers of a database are written as the place in the stack says. */
+static void test_database_in_a_stack(void)
+{
+	char spec[2 * PATH_MAX];
+	const char *file = letters_file(8), *database = tmppath("top.db");
+	struct disk *d;
+
+	snprintf(spec, sizeof(spec), "layers:[sql:%s;create;write_through,file:%s]", database, file);
+	d = opened(spec, 0);
+	put(d, 2 * PAGE, PAGE, 'w');
+	close_good(d);
+	snprintf(spec, sizeof(spec), "layers:[mem:,sql:%s]", database);
+	d = opened(spec, 0);
+	CHECK_EQ(disk_size(d), 8 * PAGE);
+	CHECK_EQ(value_at(d, 2 * PAGE, PAGE), 'w');
+	CHECK_EQ(value_at(d, 3 * PAGE, PAGE), 0);
+	put(d, 2 * PAGE, PAGE, 'x');
+	close_good(d);
+	snprintf(spec, sizeof(spec), "sql:%s", database);
+	d = opened(spec, 0);
+	CHECK_EQ(value_at(d, 2 * PAGE, PAGE), 'w');
+	close_good(d);
+	refused("sql:/no/such;create", 0, -EINVAL, "the size is missing (create=SIZE)");
+	refused("layers:[sql:/no/such;create]", 0, -EINVAL, "layer 0: sql: the size is missing");
+}
+
 static void test_errors_name_the_layer(void)
 {
 	refused("layers:[mem:,mem:]", 0, -EINVAL, "layers: layer 1: mem: the size is missing");
@@ -371,6 +425,8 @@ int main(void)
 	TAP_RUN(test_only_the_top_is_written);
 	TAP_RUN(test_write_through);
 	TAP_RUN(test_read_cache);
+	TAP_RUN(test_cache_in_a_database);
+	TAP_RUN(test_database_in_a_stack);
 	TAP_RUN(test_errors_name_the_layer);
 	TAP_RUN(test_nothing_is_left_of_a_failure);
 	TAP_RUN(test_thousand_layers);
