@@ -19,7 +19,7 @@
 #include "core/kind.h"
 #include "core/open.h"
 #include "nbdkit-plugin/command-line.h"
-#include "nbdkit-plugin/exports.h"
+#include "core/exports.h"
 #include "nbdkit-plugin/status.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "nbdkit-plugin/exports.h"
+#include "core/exports.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +15,12 @@
 #define NAMES_IN_MESSAGE 20
 
 #define NO_MEMORY(err) error_set(err, -ENOMEM, "not enough memory")
+
+/* What one is called in messages. */
+static const char *noun(const struct export_table *table)
+{
+	return table->noun ? table->noun : "export";
+}
 
 /* ------------------------------------------------------------------ adding */
 
@@ -56,16 +62,16 @@ static int append(struct export_table *table, const char *name, const char *spec
 	return 0;
 }
 
-static int add(struct export_table *table, const char *name, const char *spec, const char *place,
+int exports_add(struct export_table *table, const char *name, const char *spec, const char *place,
 	       struct error *err)
 {
 	if (strlen(name) > NAME_MAX_BYTES)
 		return error_set(err, -EINVAL,
-				 "%s: the name of an export has at most %d bytes, this one has %zu", place,
-				 NAME_MAX_BYTES, strlen(name));
+				 "%s: the name of %s has at most %d bytes, this one has %zu", place,
+				 table->noun ? "a disk" : "an export", NAME_MAX_BYTES, strlen(name));
 	if (*spec == '\0')
 		return error_set(err, -EINVAL,
-				 "%s: no spec after the name of the export (expected: NAME=SPEC)", place);
+				 "%s: no spec after the name of the %s (expected: NAME=SPEC)", place, noun(table));
 
 	const struct export *twin = find_exact(table, name);
 	if (twin && *name == '\0')
@@ -74,8 +80,8 @@ static int add(struct export_table *table, const char *name, const char *spec, c
 				 "NAME=SPEC)",
 				 place, twin->place);
 	if (twin)
-		return error_set(err, -EINVAL, "%s: there is an export '%s' already, from %s", place, name,
-				 twin->place);
+		return error_set(err, -EINVAL, "%s: there is %s '%s' already, from %s", place,
+				 table->noun ? "a disk" : "an export", name, twin->place);
 	return append(table, name, spec, place, err);
 }
 
@@ -121,10 +127,12 @@ static int add_pair(struct export_table *table, const char *text, bool blanks, c
 	const char *rest =
 		*text == '"' ? read_quoted(text, name) : read_bare(text, blanks ? "= \t" : "=", name);
 	if (!rest) {
-		status = error_set(err, -EINVAL, "%s: the name of the export lacks its closing '\"'", place);
+		status = error_set(err, -EINVAL, "%s: the name of the %s lacks its closing '\"'", place,
+				   noun(table));
 	} else if (rest == text) {
 		status = error_set(err, -EINVAL,
-				   "%s: the export has no name (write \"\" for the unnamed one)", place);
+				   "%s: the %s has no name (write \"\" for the unnamed one)", place,
+				   noun(table));
 	} else {
 		const char *spec = rest + (blanks ? strspn(rest, " \t") : 0);
 		if (*spec == '=') {
@@ -134,10 +142,15 @@ static int add_pair(struct export_table *table, const char *text, bool blanks, c
 			status = error_set(err, -EINVAL, "%s: expected NAME=SPEC, found '%s'", place, text);
 		}
 		if (status == 0)
-			status = add(table, name, spec, place, err);
+			status = exports_add(table, name, spec, place, err);
 	}
 	free(name);
 	return status;
+}
+
+int exports_add_pair(struct export_table *table, const char *text, const char *place, struct error *err)
+{
+	return add_pair(table, text, false, place, err);
 }
 
 /* ------------------------------------------------------------------ a list file */
@@ -196,7 +209,7 @@ int exports_config(struct export_table *table, const char *key, const char *valu
 	if (strcmp(key, "disk") == 0) {
 		if (*value == '\0')
 			return error_set(err, -EINVAL, "disk=: no spec (expected for example disk=mem:1G)");
-		return add(table, "", value, "disk=", err);
+		return exports_add(table, "", value, "disk=", err);
 	}
 	if (strcmp(key, "export") == 0)
 		return add_pair(table, value, false, "export=", err);
@@ -206,15 +219,15 @@ int exports_config(struct export_table *table, const char *key, const char *valu
 	char *place;
 	if (asprintf(&place, "%s=", key) < 0)
 		return NO_MEMORY(err);
-	int status = add(table, key, value, place, err);
+	int status = exports_add(table, key, value, place, err);
 	free(place);
 	return status;
 }
 
 /* Puts in front of an error which export it is about, where there is a choice. */
-static int blame(const struct export *e, struct error *err)
+static int blame(const struct export_table *table, const struct export *e, struct error *err)
 {
-	return *e->name != '\0' ? error_prefix(err, "export '%s'", e->name) : err->status;
+	return *e->name != '\0' ? error_prefix(err, "%s '%s'", noun(table), e->name) : err->status;
 }
 
 int exports_check(struct export_table *table, struct error *err)
@@ -225,7 +238,7 @@ int exports_check(struct export_table *table, struct error *err)
 	for (size_t i = 0; i < table->count; i++) {
 		struct export *e = &table->list[i];
 		if (spec_parse(e->spec_text, &e->spec, err) < 0)
-			return blame(e, err);
+			return blame(table, e, err);
 	}
 	return 0;
 }
@@ -287,7 +300,7 @@ static int open_disks(struct export_table *table, unsigned flags, struct disk **
 	for (size_t i = 0; i < table->count; i++) {
 		struct export *e = &table->list[i];
 		if (export_open(e, flags, &disks[i], err) < 0)
-			return blame(e, err);
+			return blame(table, e, err);
 	}
 	return 0;
 }
@@ -332,7 +345,7 @@ int exports_close(struct export_table *table, struct error *err)
 		int status = bytes_destroy(e->bytes, &failed);
 		e->bytes = NULL;
 		if (status < 0 && first == 0) {
-			blame(e, &failed);
+			blame(table, e, &failed);
 			first = err ? error_move(err, &failed) : status;
 		}
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The table of exports: which names this server offers, and the disk behind each. */
-#ifndef PLATTER_NBDKIT_PLUGIN_EXPORTS_H
-#define PLATTER_NBDKIT_PLUGIN_EXPORTS_H
+/* The table of exports: which names a server or a mount offers, and the disk behind each. */
+#ifndef PLATTER_CORE_EXPORTS_H
+#define PLATTER_CORE_EXPORTS_H
 
 #include <stddef.h>
 
@@ -23,7 +23,15 @@ struct export
 struct export_table {
 	struct export *list; /* in the order of configuration; moves while exports are added */
 	size_t count;
+	const char *noun;    /* what one is called in messages; NULL: "export" */
 };
+
+/* Adds `name` for the disk of `spec`; `place` says in messages where it comes from. 0 or a negative errno. */
+int exports_add(struct export_table *table, const char *name, const char *spec, const char *place,
+		struct error *err);
+
+/* The same from NAME=SPEC; a name that holds a '=' stands in double quotes. */
+int exports_add_pair(struct export_table *table, const char *text, const char *place, struct error *err);
 
 /* Takes one key=value of the command line. 0 or a negative errno. */
 int exports_config(struct export_table *table, const char *key, const char *value, struct error *err);
