@@ -10,6 +10,7 @@
 
 #include "cli/output.h"
 #include "core/open.h"
+#include "core/tree-text.h"
 
 /* ------------------------------------------------------------------ the disk as its user sees it */
 
@@ -80,179 +81,6 @@ static void print_summary(const struct disk *disk, const char *spec)
 		print_id(info);
 }
 
-/* ------------------------------------------------------------------ the tree */
-
-/* What disk_describe() says of every kind; the rest is the kind's own. */
-static bool is_common(const char *key)
-{
-	static const char *const common[] = {
-		"kind",
-		"size",
-		"block_size",
-		"physical_block_size",
-		"discard_alignment",
-		"read_only",
-		"fua",
-		"rotational",
-		"removable",
-		"discard_granularity",
-		"fast_zero",
-		"volatile",
-		"resizable",
-		"id",
-		"discard",
-		"stats",
-		"children",
-	};
-
-	for (size_t i = 0; i < sizeof(common) / sizeof(common[0]); i++)
-		if (strcmp(key, common[i]) == 0)
-			return true;
-	return false;
-}
-
-static bool ends_with(const char *word, const char *ending)
-{
-	size_t length = strlen(word), end = strlen(ending);
-
-	return length >= end && strcmp(word + length - end, ending) == 0;
-}
-
-/* "stored_bytes" is "stored", since the unit stands behind the value. */
-static void print_key(const char *key)
-{
-	size_t length = strlen(key);
-
-	if (ends_with(key, "_bytes"))
-		length -= strlen("_bytes");
-	else if (ends_with(key, "_ns") || ends_with(key, "_ms"))
-		length -= strlen("_ns");
-	for (size_t i = 0; i < length; i++)
-		putchar(key[i] == '_' ? ' ' : key[i]);
-}
-
-static void print_integer(const char *key, json_int_t value)
-{
-	static const char *const bytes[] = {"bytes", "size", "offset", "length"};
-	char text[BYTES_TEXT_MAX];
-
-	for (size_t i = 0; value >= 0 && i < sizeof(bytes) / sizeof(bytes[0]); i++) {
-		if (ends_with(key, bytes[i])) {
-			printf("%s", print_bytes((uint64_t)value, text));
-			return;
-		}
-	}
-	printf("%" JSON_INTEGER_FORMAT "%s", value,
-	       ends_with(key, "_ns")   ? " ns"
-	       : ends_with(key, "_ms") ? " ms"
-				       : "");
-}
-
-static void print_value(const char *key, json_t *value);
-
-/* One line for an object inside of a node: "layer ram, size 1 GiB, ..."; what is false is left out. */
-static void print_object(json_t *object)
-{
-	const char *key, *comma = "";
-	json_t *value;
-
-	json_object_foreach(object, key, value)
-	{
-		if (json_is_false(value))
-			continue;
-		printf("%s", comma);
-		print_key(key);
-		if (!json_is_true(value)) {
-			putchar(' ');
-			print_value(key, value);
-		}
-		comma = ", ";
-	}
-}
-
-static void print_value(const char *key, json_t *value)
-{
-	if (json_is_string(value))
-		printf("%s", json_string_value(value));
-	else if (json_is_integer(value))
-		print_integer(key, json_integer_value(value));
-	else if (json_is_boolean(value))
-		printf("%s", json_is_true(value) ? "yes" : "no");
-	else if (json_is_object(value))
-		print_object(value);
-	else
-		json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
-}
-
-/* A fact of the node; a list takes a line for each entry. */
-static void print_fact(const char *lead, const char *key, json_t *value)
-{
-	json_t *entry;
-	size_t i;
-
-	printf("%s  ", lead);
-	print_key(key);
-	if (!json_is_array(value)) {
-		printf(": ");
-		print_value(key, value);
-	} else {
-		printf(":");
-		json_array_foreach(value, i, entry)
-		{
-			printf("\n%s    ", lead);
-			print_value(key, entry);
-		}
-	}
-	printf("\n");
-}
-
-/* `file  1 GiB, block 512 bytes, read-only` */
-static void print_node_line(json_t *node)
-{
-	char text[SIZE_TEXT_MAX];
-	const json_t *size = json_object_get(node, "size"), *block = json_object_get(node, "block_size");
-
-	printf("%s  %s", json_string_value(json_object_get(node, "kind")),
-	       size_print_human((uint64_t)json_integer_value(size), text));
-	printf(", block %s", size_print_human((uint64_t)json_integer_value(block), text));
-	if (json_is_true(json_object_get(node, "read_only")))
-		printf(", read-only");
-	if (json_is_true(json_object_get(node, "volatile")))
-		printf(", volatile");
-	printf("\n");
-}
-
-/* Prints the node and what is below it; `lead` stands in front of every line but the first. */
-static void print_tree(json_t *node, const char *lead)
-{
-	json_t *children = json_object_get(node, "children"), *child, *value;
-	const size_t nr_children = json_array_size(children);
-	const char *key;
-	size_t i;
-
-	char *side;
-
-	print_node_line(node);
-	if (asprintf(&side, "%s%s", lead, nr_children > 0 ? "│" : " ") < 0)
-		return;
-	json_object_foreach(node, key, value)
-	{
-		if (!is_common(key))
-			print_fact(side, key, value);
-	}
-	free(side);
-	json_array_foreach(children, i, child)
-	{
-		bool last = i + 1 == nr_children;
-		char *deeper;
-		if (asprintf(&deeper, "%s%s", lead, last ? "   " : "│  ") < 0)
-			return;
-		printf("%s%s ", lead, last ? "└─" : "├─");
-		print_tree(child, deeper);
-		free(deeper);
-	}
-}
-
 /* ------------------------------------------------------------------ */
 
 enum { OPTION_JSON };
@@ -267,7 +95,7 @@ static int print_disk(struct disk *disk, const char *spec, bool as_json)
 
 	print_summary(disk, spec);
 	printf("\n");
-	print_tree(tree, "");
+	tree_print(stdout, tree, "");
 	json_decref(tree);
 	return STATUS_OK;
 }

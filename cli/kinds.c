@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/output.h"
+#include "core/tree-text.h"
 #include "core/kind.h"
 
 /* ------------------------------------------------------------------ as text */

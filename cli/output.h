@@ -11,10 +11,6 @@
  * memory. */
 int print_json(json_t *json);
 
-/* "1 GiB (1073741824 bytes)", or "512 bytes". */
-#define BYTES_TEXT_MAX 64
-const char *print_bytes(uint64_t bytes, char buffer[BYTES_TEXT_MAX]);
-
 /* Says that memory ran out; returns the exit status for it. */
 int no_memory(void);
 

@@ -4,8 +4,10 @@
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "cli/output.h"
 #include "core/nearest.h"
 
 /* Values getopt_long returns for options are the row plus this, out of the way of its '?' and ':'. */
@@ -139,8 +141,25 @@ static int wrong_option(const struct verb *verb, const char *word, int what)
 	return usage_error(verb);
 }
 
-/* Fills in `out`. -1 to go on, else an exit status. */
-static int parse(const struct verb *verb, int argc, char **argv, struct verb_arguments *out)
+/* Keeps the argument of one option. False when memory ran out. */
+static bool keep(const struct verb_option *o, const char *argument, const char **kept, char **joined)
+{
+	char *both;
+
+	if (!o->adds_up || !*kept) {
+		*kept = argument ? argument : "";
+		return true;
+	}
+	if (asprintf(&both, "%s,%s", *kept, argument) < 0)
+		return false;
+	free(*joined);
+	*kept = *joined = both;
+	return true;
+}
+
+/* Fills in `out`; what it needs memory for is in `joined`. -1 to go on, else an exit status. */
+static int parse(const struct verb *verb, int argc, char **argv, struct verb_arguments *out,
+		 char *joined[VERB_MAX_OPTIONS])
 {
 	struct getopt_tables tables;
 	int found;
@@ -161,28 +180,37 @@ static int parse(const struct verb *verb, int argc, char **argv, struct verb_arg
 					    : short_one	 ? '?'
 							 : optopt);
 		int row = found >= FIRST_ROW ? found - FIRST_ROW : row_of_letter(verb, found);
-		out->options[row] = optarg ? optarg : "";
+		if (!keep(&verb->options[row], optarg, &out->options[row], &joined[row]))
+			return no_memory();
 	}
 	out->operands = argv + optind;
 	out->nr_operands = argc - optind;
 	return -1;
 }
 
-int verb_main(const struct verb *verb, int argc, char **argv)
+static int run(const struct verb *verb, const struct verb_arguments *arguments)
 {
-	struct verb_arguments arguments = {0};
-	int status = parse(verb, argc, argv, &arguments);
-
-	if (status >= 0)
-		return status;
-	if (arguments.nr_operands < verb->min_operands) {
+	if (arguments->nr_operands < verb->min_operands) {
 		fprintf(stderr, "platter %s: %s is missing\n", verb->name, verb->operands);
 		return usage_error(verb);
 	}
-	if (arguments.nr_operands > verb->max_operands) {
+	if (arguments->nr_operands > verb->max_operands) {
 		fprintf(stderr, "platter %s: one argument too many: '%s'\n", verb->name,
-			arguments.operands[verb->max_operands]);
+			arguments->operands[verb->max_operands]);
 		return usage_error(verb);
 	}
-	return verb->run(&arguments);
+	return verb->run(arguments);
+}
+
+int verb_main(const struct verb *verb, int argc, char **argv)
+{
+	struct verb_arguments arguments = {0};
+	char *joined[VERB_MAX_OPTIONS] = {0};
+	int status = parse(verb, argc, argv, &arguments, joined);
+
+	if (status < 0)
+		status = run(verb, &arguments);
+	for (size_t i = 0; i < VERB_MAX_OPTIONS; i++)
+		free(joined[i]);
+	return status;
 }

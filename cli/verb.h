@@ -3,6 +3,7 @@
 #ifndef PLATTER_CLI_VERB_H
 #define PLATTER_CLI_VERB_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Exit statuses, the same for every verb. */
@@ -17,6 +18,7 @@ struct verb_option {
 	char letter;	      /* short; 0: none */
 	const char *argument; /* what help calls its argument; NULL: it has none */
 	const char *help;     /* one line, no period */
+	bool adds_up;	      /* given several times, the arguments are joined with commas */
 };
 
 /* What the user wrote behind the verb. */
@@ -41,7 +43,7 @@ struct verb {
 /* Every verb, ended by NULL. */
 extern const struct verb *const verbs[];
 
-extern const struct verb verb_help, verb_info, verb_kinds, verb_version;
+extern const struct verb verb_help, verb_info, verb_kinds, verb_mount, verb_umount, verb_version;
 
 /* The verb called `name`; NULL, after having said so, when there is none. */
 const struct verb *verb_find(const char *name);
