@@ -15,6 +15,7 @@ const struct disk_kind *const disk_kinds[] = {
 	&null_kind,
 	&readonly_kind,
 	&slice_kind,
+	&part_kind,
 	NULL,
 };
 
