@@ -35,8 +35,8 @@ static int add_disks(struct export_table *table, const char *path, char **disks,
 	if (single && count > 1)
 		return error_set(err, -EINVAL, "'%s' is a file, over which only one disk can be mounted", path);
 	for (int i = 0; i < count; i++) {
-		int status = single ? exports_add(table, "", disks[i], "SPEC", err)
-				    : exports_add_pair(table, disks[i], "NAME=SPEC", err);
+		int status = single ? exports_add(table, "", disks[i], "command line", err)
+				    : exports_add_pair(table, disks[i], "command line", err);
 		if (status)
 			return status;
 	}

@@ -11,12 +11,15 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "core/bytes.h"
 #include "core/extents.h"
+#include "decorators/partitions.h"
+#include "fuse/log.h"
 #include "fuse/reports.h"
 
 #define ALLOCATED_MAX_RUNS 1024
@@ -121,6 +124,87 @@ static int add_disks(struct files *files, const struct files_request *r, struct 
 	return 0;
 }
 
+/* ------------------------------------------------------------------ partitions */
+
+/* Through the view of the whole disk, whose range locks then hold for its partitions, too. */
+static int add_partition(struct files *files, const struct files_request *r, const struct export *e,
+			 const struct partition *p, struct error *err)
+{
+	char name[NAME_MAX + 1];
+	struct file_entry *entry;
+
+	if (snprintf(name, sizeof(name), "%s.p%u", e->name, p->number) > NAME_MAX)
+		return error_set(err, -EINVAL, "disk '%s': its name is too long for names of partitions", e->name);
+	if (files_find(files, 1, name))
+		return error_set(err, -EEXIST, "disk '%s': the name of a partition of disk '%s'", name, e->name);
+	entry = add(files, r, FILE_DISK, name, 0, disk_mode(r->options, bytes_disk(e->bytes)));
+	if (!entry)
+		return no_memory(err);
+	entry->export = e;
+	entry->partition = p->number;
+	entry->window_offset = p->offset;
+	entry->window_length = p->size;
+	entry->shares_disk = true;
+	return 0;
+}
+
+static int add_table(struct files *files, const struct files_request *r, size_t whole,
+		     const struct partition_table *table, struct error *err)
+{
+	const struct export *e = files->list[whole].export;
+
+	if (*table->note)
+		log_message("%s: %s", e->name, table->note);
+	for (size_t i = 0; i < table->count; i++) {
+		const struct partition *p = &table->list[i];
+
+		if (p->extended)
+			continue;
+		if (*p->fault) {
+			log_message("%s: partition %u %s", e->name, p->number, p->fault);
+			continue;
+		}
+		int status = add_partition(files, r, e, p, err);
+		if (status)
+			return status;
+		files->list[whole].shares_disk = true;
+	}
+	return 0;
+}
+
+/* The partitions of the disk in place `whole`, behind all disks. One without a table has none. */
+static int add_partitions(struct files *files, const struct files_request *r, size_t whole, struct error *err)
+{
+	CLEANUP_PARTITIONS struct partition_table table = {0};
+	CLEANUP_ERROR struct error reason = {0};
+	const char *name = files->list[whole].name;
+	int status = partitions_list(file_disk(&files->list[whole]), &table, &reason);
+
+	if (status == -ENOENT)
+		return 0;
+	if (status == -ENODATA) {
+		log_message("%s: %s", name, error_text(&reason));
+		return 0;
+	}
+	if (status) {
+		error_move(err, &reason);
+		return error_prefix(err, "disk '%s'", name);
+	}
+	return add_table(files, r, whole, &table, err);
+}
+
+static int add_all_partitions(struct files *files, const struct files_request *r, struct error *err)
+{
+	size_t disks = files->count;
+	int status = 0;
+
+	for (size_t i = 1; i < disks && !status; i++)
+		status = add_partitions(files, r, i, err);
+	return status;
+}
+
+/* ------------------------------------------------------------------ reports */
+
 static int add_control(struct files *files, const struct files_request *r, struct error *err)
 {
 	mode_t folder = folder_mode(r->options);
@@ -147,6 +231,8 @@ int files_create(struct files *files, const struct files_request *request, struc
 		status = no_memory(err);
 	if (!status)
 		status = add_disks(files, request, err);
+	if (!status && request->partitions)
+		status = add_all_partitions(files, request, err);
 	if (!status && request->control)
 		status = add_control(files, request, err);
 	if (status)

@@ -35,6 +35,7 @@ struct file_entry {
 	/* FILE_DISK */
 	const struct export *export;
 	uint64_t window_offset; /* bytes */
+	unsigned partition;     /* its number; 0: it is none */
 	uint64_t window_length; /* bytes; 0: the whole disk, whatever its size is */
 	bool shares_disk;       /* other files show parts of the same disk: the page cache would not know */
 

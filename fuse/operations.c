@@ -638,6 +638,19 @@ static const char attribute_spec[] = "user.platter.spec";
 static const char attribute_info[] = "user.platter.info";
 static const char attribute_pid[] = "user.platter.pid"; /* of the root: who to wait for after unmounting */
 
+/* What opens the same as this file shows. To be freed. */
+static char *spec_of(const struct file_entry *e)
+{
+	char *whole = report_spec(e->export), *part = NULL;
+
+	if (!e->partition || !whole)
+		return whole;
+	if (asprintf(&part, "part:%u:%s", e->partition, whole) < 0)
+		part = NULL;
+	free(whole);
+	return part;
+}
+
 /* The value, to be freed; NULL with *error set. */
 static char *attribute(const struct file_entry *e, bool is_root, const char *name, int *error)
 {
@@ -648,7 +661,7 @@ static char *attribute(const struct file_entry *e, bool is_root, const char *nam
 		if (asprintf(&value, "%d", (int)getpid()) < 0)
 			value = NULL;
 	} else if (e->kind == FILE_DISK && strcmp(name, attribute_spec) == 0) {
-		value = report_spec(e->export);
+		value = spec_of(e);
 	} else if (e->kind == FILE_DISK && strcmp(name, attribute_info) == 0) {
 		value = report_info(e->export);
 	} else {

@@ -12,7 +12,7 @@
  *   - a word with the kernel about what the distribution's libfuse does not know: the answer to FUSE_INIT
  *     passes through here, and flags that the kernel has offered are added to it. FUSE_HANDLE_KILLPRIV_V2 says that
  *     writing takes away set-user-ID bits by itself (there are none); without it the kernel asks for an extended attribute before
- *     each write (linux/fuse.h)
+ *     each write. FUSE_DIRECT_IO_ALLOW_MMAP (Linux 6.6) lets files that bypass the page cache be mapped (linux/fuse.h)
  *
  * A thread that waits for a request waits inside read(2). It comes back when the kernel ends the connection, or when
  * session_end() sends it a signal, again and again until it has seen it.
@@ -35,6 +35,9 @@
 
 #include "fuse/log.h"
 #include "fuse/mountpoint.h"
+
+/* linux/fuse.h since protocol 7.39: files opened with FOPEN_DIRECT_IO may be mapped shared. */
+#define DIRECT_IO_ALLOW_MMAP (UINT64_C(1) << 36)
 
 /* Wakes a thread out of read(2). */
 #define KICK_SIGNAL SIGUSR1
@@ -60,7 +63,7 @@ struct session {
 
 	/* Of FUSE_INIT; one thread is there then. */
 	uint64_t init_unique;
-	uint32_t init_offered;
+	uint64_t init_offered; /* flags in the order of the protocol: `flags`, then `flags2` */
 	_Atomic bool init_done;
 };
 
@@ -81,6 +84,8 @@ static void note_init(struct session *s, const void *request, size_t size)
 		return;
 	s->init_unique = in->unique;
 	s->init_offered = init->flags;
+	if ((init->flags & FUSE_INIT_EXT) && size >= sizeof(*in) + sizeof(*init))
+		s->init_offered |= (uint64_t)init->flags2 << 32;
 }
 
 static ssize_t device_read(int device, void *buffer, size_t size, void *userdata)
@@ -97,7 +102,12 @@ static ssize_t device_read(int device, void *buffer, size_t size, void *userdata
 /* What we add to libfuse's answer, of what the kernel has offered. */
 static void improve_init(const struct session *s, struct fuse_init_out *out)
 {
-	out->flags |= s->init_offered & FUSE_HANDLE_KILLPRIV_V2;
+	uint64_t flags = s->init_offered & (FUSE_HANDLE_KILLPRIV_V2 | DIRECT_IO_ALLOW_MMAP);
+
+	if (flags >> 32)
+		flags |= FUSE_INIT_EXT;
+	out->flags |= (uint32_t)flags;
+	out->flags2 |= (uint32_t)(flags >> 32);
 }
 
 /* True when this is the answer to FUSE_INIT: `out` becomes a copy of it, to be improved. */
@@ -106,7 +116,7 @@ static bool is_init_answer(const struct session *s, const struct iovec *iov, int
 	const struct fuse_out_header *header = iov[0].iov_base;
 
 	if (!s->init_unique || header->unique != s->init_unique || header->error || count != 2 ||
-	    iov[1].iov_len > sizeof(*out) || iov[1].iov_len < offsetof(struct fuse_init_out, flags) + sizeof(out->flags))
+	    iov[1].iov_len > sizeof(*out) || iov[1].iov_len < offsetof(struct fuse_init_out, flags2) + sizeof(out->flags2))
 		return false;
 	memcpy(out, iov[1].iov_base, iov[1].iov_len);
 	return true;
