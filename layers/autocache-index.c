@@ -209,6 +209,8 @@ static struct index_page *load(struct index *x, struct index_set *s, uint64_t ch
 		return NULL;
 	for (unsigned i = 0; i < CHUNK_UNITS; i++)
 		atomic_store_explicit(&p->entries[i], entries[i], memory_order_relaxed);
+	for (unsigned i = 0; i < CHUNK_UNITS / 64; i++)
+		atomic_store_explicit(&p->near[i], 0, memory_order_relaxed);
 	p->loaded_ns = wait_now();
 	p->used_stored = read_used(x, chunk);
 	atomic_store_explicit(&p->used, p->used_stored, memory_order_relaxed);

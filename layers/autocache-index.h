@@ -29,6 +29,7 @@ struct index_page {
 	_Atomic uint64_t *entries;    /* CHUNK_UNITS; NULL until first used, then kept */
 	_Atomic uint32_t used;        /* s since 1970; see index_touch() */
 	uint32_t used_stored;         /* as the file says */
+	_Atomic uint64_t near[CHUNK_UNITS / 64]; /* bit per unit: it was read before, so the page cache may have it */
 	uint64_t loaded_ns;           /* when it was last read from the file */
 	uint64_t dirty[DIRTY_WORDS];  /* bit per entry: the file does not say it yet */
 	bool any_dirty;

@@ -86,6 +86,7 @@ struct sight {
 	enum what what;
 	uint64_t length; /* bytes */
 	unsigned units;
+	struct index_page *page; /* of the first unit, where the run lies in one chunk; else NULL */
 	uint64_t entries[RUN_UNITS]; /* WHOLE: of all, PART: of the one */
 };
 
@@ -159,6 +160,7 @@ static void look(struct autocache *c, uint64_t offset, uint64_t length, struct s
 	bool more = true;
 
 	s->length = s->units = 0;
+	s->page = NULL;
 	for (uint64_t at = offset; at < end && more;) {
 		uint64_t unit = at >> UNIT_SHIFT, left = end - (unit << UNIT_SHIFT), entry = 0;
 		unsigned from = (at & (UNIT - 1)) >> SECTOR_SHIFT;
@@ -174,6 +176,7 @@ static void look(struct autocache *c, uint64_t offset, uint64_t length, struct s
 			page = index_get(&c->index, unit / CHUNK_UNITS);
 			if (page)
 				index_touch(page, seconds_now());
+			s->page = at == offset ? page : NULL;
 		}
 		if (page)
 			entry = index_entry(page, unit);
@@ -303,9 +306,24 @@ static void doubt(struct autocache *c, const struct vec *v, uint64_t unit, const
 	settle(c, run, LAYER_ABSENT, bad * (uint64_t)UNIT);
 }
 
+/* The way of what was read before: true when it led to something. */
+static bool read_near(struct autocache *c, const struct vec *v, uint64_t offset, const struct sight *s,
+		      struct layer_run *run)
+{
+	char *flat = s->page ? (char *)(uintptr_t)vec_flat(v, 0, s->length) : NULL;
+	unsigned units = flat ? map_read(c, s->page, offset >> UNIT_SHIFT, s->units, s->entries, flat) : 0;
+
+	if (units)
+		settle(c, run, LAYER_DATA, units * (uint64_t)UNIT);
+	return units > 0;
+}
+
 static int read_whole(struct autocache *c, const struct vec *v, uint64_t offset, const struct sight *s,
 		      struct layer_run *run, const struct io *io)
 {
+	if (read_near(c, v, offset, s, run))
+		return 0;
+
 	struct reading r = {
 		.c = c, .s = s, .unit = offset >> UNIT_SHIFT, .rest = vec_slice(v, 0, s->length)};
 	ssize_t got = read_data(c, &r.rest, offset);
@@ -317,6 +335,8 @@ static int read_whole(struct autocache *c, const struct vec *v, uint64_t offset,
 		settle(c, run, LAYER_ABSENT, s->length);
 		return 0;
 	}
+	if (s->page)
+		map_note(s->page, r.unit, s->units);
 	r.got = (uint64_t)got;
 	r.flat = vec_flat(v, 0, s->length);
 	if (check_units(&r, &units))
@@ -673,6 +693,7 @@ static int cache_close(struct layer *l, bool abandoned, struct error *err)
 	(void)err;
 	if (!abandoned && !c->store.frozen && c->index.sets)
 		index_commit(&c->index, true);
+	map_close(c);
 	index_free(&c->index);
 	store_close(&c->store, abandoned);
 	free(c->root_path);

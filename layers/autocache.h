@@ -35,6 +35,9 @@ struct autocache {
 	_Atomic uint64_t uncounted;       /* bytes written since the usage of the root was last summed up */
 	uint64_t hand;                    /* chunk the next eviction begins at; under making_room */
 
+	_Atomic(const char *) map; /* of the data file; see autocache-map.c */
+	_Atomic bool no_map;       /* there cannot be one */
+
 	struct cache_counts counts[COUNT_CELLS];
 	_Atomic uint64_t filled, skipped, evicted;             /* bytes */
 	_Atomic uint64_t dropped, evictions, caches_removed;   /* blocks, times, caches */
@@ -51,6 +54,21 @@ static inline uint32_t seconds_now(void)
 {
 	return (uint32_t)time(NULL);
 }
+
+/* ------------------------------------------------------------------ autocache-map.c */
+
+/*
+ * Copies `units` units from `unit` on, all of one chunk whose index page is `page`, from the data file's mapping to `to`, and
+ * checks them. How many from the first on are right; 0 also where the mapping is not the way: then read(2) is.
+ */
+unsigned map_read(struct autocache *c, struct index_page *page, uint64_t unit, unsigned units, const uint64_t *entries,
+		  char *to);
+
+/* Notes that these units have been read, by whatever way: next time the mapping is the way to them. */
+void map_note(struct index_page *page, uint64_t unit, unsigned units);
+
+/* Takes the mapping down, if there is one. */
+void map_close(struct autocache *c);
 
 /* ------------------------------------------------------------------ autocache-room.c */
 

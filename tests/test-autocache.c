@@ -336,6 +336,56 @@ static void test_flipped_bytes(void)
 	image_free(&m);
 }
 
+/* Is a file of this name in a folder of this name mapped into this process? */
+static bool is_mapped(const char *folder, const char *name)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	char line[1000], path[800];
+	bool found = false;
+
+	snprintf(path, sizeof(path), "%s/%s\n", folder, name);
+	while (maps && fgets(line, sizeof(line), maps))
+		found = found || strstr(line, path);
+	if (maps)
+		fclose(maps);
+	return found;
+}
+
+/* What was read before comes from a mapping, which others may spoil, punch, and cut off under us. */
+static void test_mapped(void)
+{
+	struct random r = random_stream(17);
+	struct image m;
+	struct disk *d;
+	int fd;
+
+	use_root("mapped");
+	image_make(&m, "image", IMAGE_SIZE, 17);
+	d = open_cache("", &m);
+	CHECK(all_agrees(d, &m)); /* fills */
+	CHECK(all_agrees(d, &m)); /* reads */
+	CHECK(!is_mapped(told_text(d, "folder"), "data"));
+	for (unsigned i = 0; i < rounds(6); i++) {
+		CHECK(all_agrees(d, &m));
+		CHECK(is_mapped(told_text(d, "folder"), "data"));
+		CHECK(agrees(d, &m, 0, m.size, 4096));
+		flip_some(d, "data", &r, 20);
+		CHECK(agrees(d, &m, 512, m.size - 512, 12288));
+		CHECK(told(d, "dropped_blocks") > 0);
+		CHECK(all_agrees(d, &m));
+		CHECK(all_agrees(d, &m));
+		fd = cache_file(d, "data", O_RDWR);
+		CHECK_EQ(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, MIB, MIB), 0);
+		CHECK(all_agrees(d, &m));
+		CHECK(all_agrees(d, &m));
+		CHECK_EQ(ftruncate(fd, (off_t)random_below(&r, m.size)), 0);
+		CHECK(agrees(d, &m, 0, m.size, 65536));
+		close(fd);
+	}
+	close_good(d);
+	image_free(&m);
+}
+
 /* One flipped bit in an entry that is 0, or in one that says zero, is not believed either. */
 static void test_every_bit_of_an_entry(void)
 {
@@ -883,6 +933,7 @@ int main(void)
 	TAP_RUN(test_two_openings);
 	TAP_RUN(test_the_other_one_is_noticed);
 	TAP_RUN(test_flipped_bytes);
+	TAP_RUN(test_mapped);
 	TAP_RUN(test_every_bit_of_an_entry);
 	TAP_RUN(test_ruined_files);
 	TAP_RUN(test_swapped_units);
