@@ -8,7 +8,7 @@
  *                    that show parts of the same disk bypass the page cache, which knows files and not disks.
  *   O_TRUNC          A disk has the size it has. Opening it with O_TRUNC makes it all zeroes, as a file is whose old content
  *                    is gone: what cp --sparse relies on when it leaves out the zeroes.
- *   the end          A write across the end is cut there; past it, it fails with ENOSPC, as on a block device. Disks that
+ *   the end          A write across the end is cut there (a direct one fails); past it, it fails with ENOSPC, as on a block device. Disks that
  *                    can change their size do so by truncate(2).
  *   flush            close(2) is no promise that anything is durable; the kernel is told not to ask (ENOSYS).
  *   xattrs           Before each write the kernel would look for capabilities in an xattr that has to go. That
@@ -455,7 +455,6 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
 	struct request r;
 	int error;
 
-	(void)fi;
 	if (!n) {
 		fuse_reply_err(req, !e ? EINVAL : size ? ENOSPC : 0);
 		return;
@@ -464,6 +463,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
 	error = end(&r, e, "write", at, n,
 		    bytes_write(e->export->bytes, &VEC_FLAT(data, n), e->window_offset + at, &r.io));
 	file_touch(e);
+	if (!error && n < size && (fi->flags & O_DIRECT))
+		error = ENOSPC; /* of a short direct write the kernel makes EIO (fs/fuse/file.c, fuse_get_res_by_io) */
 	if (error)
 		fuse_reply_err(req, error);
 	else
