@@ -131,8 +131,8 @@ static int add_pair(struct export_table *table, const char *text, bool blanks, c
 				   noun(table));
 	} else if (rest == text) {
 		status = error_set(err, -EINVAL,
-				   "%s: the %s has no name (write \"\" for the unnamed one)", place,
-				   noun(table));
+				   "%s: the %s has no name (%s)", place, noun(table),
+				   table->noun ? "expected NAME=SPEC" : "write \"\" for the unnamed one");
 	} else {
 		const char *spec = rest + (blanks ? strspn(rest, " \t") : 0);
 		if (*spec == '=') {
