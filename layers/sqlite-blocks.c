@@ -284,7 +284,7 @@ static int learn(struct block_store *b, struct db *db, uint64_t offset, const st
 	if (r)
 		sqlite_index_add_region(&b->index, r);
 	else
-		sqlite_index_add_gap(&b->index, &gap);
+		sqlite_index_add_gap(&b->index, &gap, offset >> REGION_SHIFT);
 	return 0;
 }
 

@@ -258,18 +258,26 @@ void sqlite_index_add_region(struct region_index *x, struct region *r)
 		free(r);
 }
 
-/* What others found of the same place meanwhile is the same, or overlaps: then it is left alone. */
-void sqlite_index_add_gap(struct region_index *x, const struct gap *gap)
+/*
+ * What others found of the same place meanwhile may be a gap with another end: one reader's view of the database may be from
+ * before a commit, another's from after it. Both are true of the regions they were asked for.
+ */
+void sqlite_index_add_gap(struct region_index *x, const struct gap *gap, uint64_t region)
 {
+	struct gap part = *gap;
 	unsigned at;
 
 	short_lock_exclusive(&x->lock);
 	if (x->nr_gaps == MAX_GAPS)
 		x->nr_gaps = 0;
-	at = gap_position(x, gap->first);
-	if (at == x->nr_gaps || x->gaps[at].first >= gap->end) {
+	at = gap_position(x, region);
+	if (at == x->nr_gaps || x->gaps[at].first > region) {
+		if (at < x->nr_gaps && x->gaps[at].first < part.end)
+			part.end = x->gaps[at].first;
+		if (at && x->gaps[at - 1].end > part.first)
+			part.first = x->gaps[at - 1].end;
 		memmove(x->gaps + at + 1, x->gaps + at, (x->nr_gaps - at) * sizeof(*gap));
-		x->gaps[at] = *gap;
+		x->gaps[at] = part;
 		x->nr_gaps++;
 	}
 	short_unlock_exclusive(&x->lock);

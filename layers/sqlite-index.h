@@ -74,9 +74,12 @@ bool map_any(const uint64_t *map, unsigned first, unsigned end);
  */
 bool sqlite_index_find(struct region_index *x, uint64_t offset, uint64_t length, struct layer_run *run);
 
-/* Adds what was read from the database. The region becomes the index's; one that is there already stays. */
+/*
+ * Adds what was read from the database. The region becomes the index's; one that is there already stays. Of a gap, which covers
+ * `region`, the part around it is added that is not known: afterwards the region is.
+ */
 void sqlite_index_add_region(struct region_index *x, struct region *r);
-void sqlite_index_add_gap(struct region_index *x, const struct gap *gap);
+void sqlite_index_add_gap(struct region_index *x, const struct gap *gap, uint64_t region);
 
 /* A copy of what is known of a region; NULL when nothing is, or memory ran out. */
 struct region *sqlite_index_copy(struct region_index *x, uint64_t number);

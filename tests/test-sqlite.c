@@ -7,6 +7,7 @@
 #include <sqlite3.h>
 #include <sys/wait.h>
 
+#include "layers/sqlite-index.h"
 #include "layers/sqlite-layer.h"
 
 #define SIZE (UINT64_C(7) * 1024 * 1024 + 3 * 65536)
@@ -384,6 +385,39 @@ static void test_killed_after_flush(void)
 	end(&t);
 }
 
+/* ------------------------------------------------------------------ the index */
+
+static bool index_knows(struct region_index *x, uint64_t region)
+{
+	struct layer_run run = {.length = 0};
+
+	return sqlite_index_find(x, region << REGION_SHIFT, REGION_BYTES, &run) && run.presence == LAYER_ABSENT;
+}
+
+/*
+ * One reader's view is from after a commit that put a row between the gaps, the other's from before it. If what the second
+ * found were left out it would ask the database again and again.
+ */
+static void test_gaps_of_two_views(void)
+{
+	const struct gap after[] = {{51, 100, LAYER_ABSENT}, {0, 20, LAYER_ABSENT}}, before = {0, 100, LAYER_ABSENT};
+	struct region_index x;
+
+	REQUIRE(sqlite_index_init(&x, 512));
+	sqlite_index_add_gap(&x, &after[0], 60);
+	sqlite_index_add_gap(&x, &before, 30);
+	CHECK(index_knows(&x, 30) && index_knows(&x, 0) && index_knows(&x, 60) && index_knows(&x, 99));
+	CHECK(!index_knows(&x, 100));
+	sqlite_index_forget(&x);
+	sqlite_index_add_gap(&x, &after[0], 51);
+	sqlite_index_add_gap(&x, &after[1], 7);
+	sqlite_index_add_gap(&x, &before, 40);
+	CHECK_EQ(x.nr_gaps, 3);
+	CHECK_EQ(x.gaps[1].first, 20);
+	CHECK_EQ(x.gaps[1].end, 51);
+	sqlite_index_destroy(&x);
+}
+
 /* ------------------------------------------------------------------ at the same time */
 
 #define WORKERS 4u
@@ -592,6 +626,7 @@ int main(void)
 	TAP_RUN(test_bottom_forgets);
 	TAP_RUN(test_resize);
 	TAP_RUN(test_killed_after_flush);
+	TAP_RUN(test_gaps_of_two_views);
 	RUN_MODE_TESTS(crowd);
 	TAP_RUN(test_fill_beside_writes);
 	TAP_RUN(test_create_never_overwrites);
