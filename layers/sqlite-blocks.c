@@ -72,7 +72,7 @@ static const char *const texts[] = {
 	[GET_UNITS] = "SELECT block, data FROM blocks WHERE block BETWEEN ?1 AND ?2 ORDER BY block",
 	[GET_REGION] = "SELECT region, data, zero FROM regions WHERE region>=?1 ORDER BY region LIMIT 1",
 	[REGION_BEFORE] = "SELECT region FROM regions WHERE region<?1 ORDER BY region DESC LIMIT 1",
-	[SPAN_AT] = "SELECT first, count FROM zero_spans WHERE first<=?1 ORDER BY first DESC LIMIT 1",
+	[SPAN_AT] = "SELECT first, count FROM zero_spans WHERE first<=?1 ORDER BY first DESC LIMIT 2",
 	[SPAN_AFTER] = "SELECT first FROM zero_spans WHERE first>?1 ORDER BY first LIMIT 1",
 	[PUT_UNIT] = "INSERT OR REPLACE INTO blocks VALUES(?1,?2)",
 	[DROP_UNITS] = "DELETE FROM blocks WHERE block BETWEEN ?1 AND ?2",
@@ -185,28 +185,68 @@ static int read_region(struct block_store *b, struct db *db, sqlite3_stmt *s, st
 	return status;
 }
 
+/* A search gave a row that was not asked for: so the tree of the table is not sorted. SQLite does not look at that. */
+static int out_of_order(struct db *db, const char *table, const struct io *io)
+{
+	return db_damaged(db, io, "the rows of '%s' are out of order", table);
+}
+
+/* The span in a row of SPAN_AT. */
+static int read_span(struct db *db, sqlite3_stmt *s, uint64_t region, uint64_t *first, uint64_t *end, const struct io *io)
+{
+	uint64_t count = 0;
+	int status = region_column(db, s, 0, first, io);
+
+	if (!status)
+		status = region_column(db, s, 1, &count, io);
+	if (status)
+		return status;
+	if (*first > region)
+		return out_of_order(db, "zero_spans", io);
+	if (!count || count > MAX_REGIONS - *first)
+		return db_damaged(db, io, "the span of zeroes at region %" PRIu64 " has %" PRIu64 " regions", *first,
+				  count);
+	*end = *first + count;
+	return 0;
+}
+
+/* The one before it, which is the statement's second row, ends before it. */
+static int check_span_before(struct db *db, sqlite3_stmt *s, uint64_t first, const struct io *io)
+{
+	uint64_t before = 0, before_end = 0;
+	int status = next_row(db, s, io);
+
+	if (status == 1)
+		status = read_span(db, s, first, &before, &before_end, io);
+	if (!status && before_end > first)
+		status = db_damaged(db, io, "the spans of zeroes at regions %" PRIu64 " and %" PRIu64 " overlap", before,
+				    first);
+	return status;
+}
+
 /* Does a span cover the region? With [*first, *end) of the last span that begins at or before it; *end 0: there is none. */
 static int find_span(struct db *db, uint64_t region, uint64_t *first, uint64_t *end, const struct io *io)
 {
 	sqlite3_stmt *s = bind(db, SPAN_AT, region, 0, io);
-	uint64_t count = 0;
 	int status = s ? next_row(db, s, io) : -EIO;
 
 	*first = *end = 0;
-	if (status == 1)
-		status = region_column(db, s, 0, first, io);
-	else if (!status)
-		goto out;
-	if (!status)
-		status = region_column(db, s, 1, &count, io);
-	if (!status && (!count || count > MAX_REGIONS - *first))
-		status = db_damaged(db, io, "the span of zeroes at region %" PRIu64 " has %" PRIu64 " regions", *first,
-				    count);
-	*end = *first + count;
-out:
+	if (status == 1) {
+		status = read_span(db, s, region, first, end, io);
+		if (!status)
+			status = check_span_before(db, s, *first, io);
+	}
 	if (s)
 		sqlite3_reset(s);
 	return status;
+}
+
+/* Whatever the tables say, a gap has the region that was asked for. */
+static int check_gap(struct db *db, uint64_t region, const struct gap *gap, const struct io *io)
+{
+	if (gap->first <= region && region < gap->end)
+		return 0;
+	return out_of_order(db, "regions' or 'zero_spans", io);
 }
 
 /* `region` has no row; the next one that has is `next`. How far around it is that so, and is it zero? */
@@ -224,7 +264,7 @@ static int find_gap(struct db *db, uint64_t region, uint64_t next, struct gap *g
 		gap->presence = LAYER_ZERO;
 		gap->first = gap->first > first ? gap->first : first;
 		gap->end = min64(gap->end, end);
-		return 0;
+		return check_gap(db, region, gap, io);
 	}
 	if (!status)
 		status = ask_region(db, SPAN_AFTER, region, &found, &after, io);
@@ -233,7 +273,7 @@ static int find_gap(struct db *db, uint64_t region, uint64_t next, struct gap *g
 	gap->presence = LAYER_ABSENT;
 	gap->first = gap->first > end ? gap->first : end;
 	gap->end = min64(gap->end, found ? after : MAX_REGIONS);
-	return 0;
+	return check_gap(db, region, gap, io);
 }
 
 /*

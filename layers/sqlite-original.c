@@ -79,6 +79,8 @@ static int take_row(struct scan *c, const struct io *io)
 	uint32_t size = c->store->sector_size;
 	int status = check_row(c, sector, io);
 
+	if (!status && sector < c->next) /* SQLite does not look whether the tree it searches is sorted */
+		status = db_damaged(c->db, io, "the rows of 'sectors' are out of order");
 	if (status)
 		return status;
 	if (c->next == c->first && sector == c->first)

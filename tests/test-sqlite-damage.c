@@ -425,6 +425,128 @@ static void test_no_code_runs(void)
 	CHECK_EQ(number(path, "SELECT count(*) FROM victim"), 0);
 }
 
+/* ------------------------------------------------------------------ rows out of order */
+
+static unsigned big_endian(const unsigned char *p, unsigned bytes)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < bytes; i++)
+		n = n << 8 | p[i];
+	return n;
+}
+
+/*
+ * Reads the last leaf of a table of more than one: where it lies in the file; 0: there is none. "Database File Format", section
+ * 1.6: a page of a tree's inside (5) has its last child at 8, a leaf (13) the number of its cells at 3.
+ */
+static off_t last_leaf(int fd, const char *path, const char *table, unsigned char page[4096])
+{
+	char query[100];
+	unsigned number_of;
+
+	snprintf(query, sizeof(query), "SELECT rootpage FROM sqlite_schema WHERE name='%s'", table);
+	number_of = (unsigned)number(path, query);
+	if (fd < 0 || pread(fd, page, 4096, (off_t)(number_of - 1) * 4096) != 4096 || page[0] != 5)
+		return 0;
+	number_of = big_endian(page + 8, 4);
+	if (pread(fd, page, 4096, (off_t)(number_of - 1) * 4096) != 4096 || page[0] != 13)
+		return 0;
+	return (off_t)(number_of - 1) * 4096;
+}
+
+/*
+ * Deletes the last row of the last leaf but one, and gives the first row of the last leaf another key (under 128): so the search
+ * for what was deleted, which goes on from the end of its leaf, meets a row that it did not ask for. Returns the key that was
+ * deleted. A cell is its length and key, as varints, and the rest; the place of the first one is at 8.
+ */
+static uint64_t disorder(const char *path, const char *table, const char *key_column, unsigned char key)
+{
+	char query[200];
+	unsigned char page[4096];
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	off_t at = last_leaf(fd, path, table, page);
+	uint64_t gone;
+	unsigned cell;
+
+	snprintf(query, sizeof(query), "SELECT %s FROM %s ORDER BY 1 DESC LIMIT 1 OFFSET %u", key_column, table,
+		 big_endian(page + 3, 2));
+	gone = number(path, query);
+	snprintf(query, sizeof(query), "PRAGMA journal_mode=DELETE; DELETE FROM %s WHERE %s=%" PRIu64, table, key_column, gone);
+	sql(path, query);
+	for (cell = big_endian(page + 8, 2); cell < 4094 && page[cell] & 0x80;)
+		cell++;
+	CHECK(at && cell < 4094 && page[cell + 1] < 0x80 && pwrite(fd, &key, 1, at + cell + 1) == 1);
+	close(fd);
+	return gone;
+}
+
+/* A row before the range that was asked for is no reason to answer with a run of less than nothing. */
+static void test_original_out_of_order(void)
+{
+	const char *path = make_original("order", GOOD_META ";WITH n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 40) "
+							    "INSERT INTO sectors SELECT i, zeroblob(512) FROM n");
+	uint64_t key = disorder(path, "sectors", "sector", 2);
+	struct failure why = {0};
+	const struct io io = {.failure = &why};
+	char bytes[512];
+	struct layer_run run = {.length = 0};
+	struct layer *l;
+
+	REQUIRE(CHECK_EQ(try_open(path, false, &l, NULL), 0));
+	CHECK_EQ(l->ops->read(l, &VEC_FLAT(bytes, 512), key * 512, &run, &io), -ENODATA);
+	CHECK(strstr(why.text, "out of order") != NULL);
+	CHECK_EQ(l->ops->map(l, key * 512, 512, &run, &io), -ENODATA);
+	close_layer(l);
+}
+
+static void test_regions_out_of_order(void)
+{
+	const char *path = tmppath("regions");
+	const struct sqlite_layer_options o = {.path = path, .create = true, .size = UINT64_C(1) << 30, .block_size = 512};
+	struct failure why = {0};
+	const struct io io = {.failure = &why};
+	char bytes[512] = {1};
+	struct layer_run run = {.length = 0};
+	uint64_t key;
+	struct layer *l;
+
+	REQUIRE(CHECK_EQ(sqlite_layer_open(&o, &l, NULL), 0));
+	for (uint64_t region = 10; region < 60; region++)
+		CHECK_EQ(l->ops->write(l, &VEC_FLAT(bytes, 512), region << 21, &io_plain), 0);
+	close_layer(l);
+	key = disorder(path, "regions", "region", 2);
+	REQUIRE(CHECK_EQ(try_open(path, false, &l, NULL), 0));
+	CHECK_EQ(l->ops->read(l, &VEC_FLAT(bytes, 512), key << 21, &run, &io), -ENODATA);
+	CHECK(strstr(why.text, "out of order") != NULL);
+	close_layer(l);
+}
+
+/* Whichever of them is looked at first: reading ends, and does not take zeroes for absent. */
+static void test_overlapping_spans(void)
+{
+	static const uint64_t orders[][3] = {{50, 3, 20}, {3, 50, 20}, {20, 5, 3}};
+
+	for (size_t i = 0; i < 3; i++) {
+		const char *path = tmppath("overlap");
+		const struct sqlite_layer_options o = {.path = path, .create = true, .size = UINT64_C(1) << 30, .block_size = 512};
+		struct layer_run run = {.length = 0};
+		char bytes[512];
+		struct layer *l;
+
+		unlink(path);
+		REQUIRE(CHECK_EQ(sqlite_layer_open(&o, &l, NULL), 0));
+		close_layer(l);
+		sql(path, "INSERT INTO zero_spans VALUES(0, 100), (5, 1)");
+		REQUIRE(CHECK_EQ(try_open(path, i & 1, &l, NULL), 0));
+		for (unsigned n = 0; n < 3; n++) {
+			int status = l->ops->read(l, &VEC_FLAT(bytes, 512), orders[i][n] << 21, &run, &io_plain);
+			CHECK(status == -ENODATA || (!status && run.length == 512 && run.presence == LAYER_ZERO));
+		}
+		close_layer(l);
+	}
+}
+
 int main(void)
 {
 	TAP_RUN(test_no_database);
@@ -438,5 +560,8 @@ int main(void)
 	TAP_RUN(test_original_wrong);
 	TAP_RUN(test_original_wrong_sector);
 	TAP_RUN(test_no_code_runs);
+	TAP_RUN(test_original_out_of_order);
+	TAP_RUN(test_regions_out_of_order);
+	TAP_RUN(test_overlapping_spans);
 	return TAP_DONE();
 }
