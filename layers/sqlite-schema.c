@@ -64,6 +64,26 @@ static int check_table(struct db *db, const char *const table[2], const struct i
 	return status < 0 ? status : 0;
 }
 
+/*
+ * Rows are written with INSERT OR REPLACE, and REPLACE goes for all that is unique: with another unique index, or such a column
+ * of OpenVMM's table, a row would push out others. The rowid has none, so whatever there is is another one. Indexes that are
+ * not unique cost time and do no harm.
+ */
+static int refuse_unique(struct db *db, const char *table, const struct io *io)
+{
+	sqlite3_stmt *s = ask(db, "SELECT 1 FROM pragma_index_list(?1) WHERE \"unique\"", table, io);
+	int status;
+
+	if (!s)
+		return -EIO;
+	status = next_row(db, s, io);
+	if (status == 1)
+		status = io_fail(io, -EINVAL, "'%s': its table '%s' has a unique index, through which writing would lose data",
+				 db->file->name, table);
+	sqlite3_finalize(s);
+	return status;
+}
+
 static int meta_number(struct db *db, const char *key, uint64_t *out, const struct io *io)
 {
 	sqlite3_stmt *s = ask(db, "SELECT value FROM meta WHERE key=?", key, io);
@@ -135,6 +155,8 @@ static int read_ours(struct db *db, struct db_geometry *out, const struct io *io
 		return db_damaged(db, io, "its schema version is %" PRId64, version);
 	for (size_t i = 0; i < SCHEMA_TABLES && !status; i++)
 		status = check_table(db, schema_tables[i], io);
+	for (size_t i = 1; i < SCHEMA_TABLES && !status; i++) /* `meta` is only updated */
+		status = refuse_unique(db, schema_tables[i][0], io);
 	if (!status)
 		status = meta_number(db, "size", &out->size, io);
 	if (!status)
@@ -271,7 +293,9 @@ int schema_read(struct db *db, struct db_geometry *out, const struct io *io)
 	if (application == SCHEMA_APPLICATION_ID)
 		return read_ours(db, out, io);
 	status = application ? 0 : is_original(db, io);
-	if (status < 0)
-		return status;
-	return status ? read_original(db, out, io) : refuse_foreign(db, application, io);
+	if (!status)
+		return refuse_foreign(db, application, io);
+	if (status > 0)
+		status = refuse_unique(db, "sectors", io);
+	return status ? status : read_original(db, out, io);
 }

@@ -547,6 +547,29 @@ static void test_overlapping_spans(void)
 	}
 }
 
+/* An index that lets one row take the place of another would lose data. */
+static void test_unique_index(void)
+{
+	const char *path = make_ours("unique", 512);
+
+	sql(path, "DELETE FROM blocks; CREATE UNIQUE INDEX only ON blocks(data)");
+	refuses(path, "unique");
+	path = make_original("unique-original", GOOD_META ";CREATE UNIQUE INDEX only ON sectors(data)");
+	refuses(path, "unique");
+	path = make_original("unique-column", "DROP TABLE sectors; CREATE TABLE sectors(sector INTEGER NOT NULL PRIMARY KEY, data BLOB UNIQUE);"
+					      GOOD_META);
+	refuses(path, "unique");
+	path = make_original("descending", "DROP TABLE sectors; CREATE TABLE sectors(sector INTEGER PRIMARY KEY DESC, data BLOB);"
+					   GOOD_META); /* which SQLite does not take for the rowid */
+	refuses(path, "unique");
+	path = make_original("plain-index", GOOD_META ";CREATE INDEX some ON sectors(data)");
+	{
+		struct layer *l;
+		REQUIRE(CHECK_EQ(try_open(path, false, &l, NULL), 0));
+		close_layer(l);
+	}
+}
+
 int main(void)
 {
 	TAP_RUN(test_no_database);
@@ -563,5 +586,6 @@ int main(void)
 	TAP_RUN(test_original_out_of_order);
 	TAP_RUN(test_regions_out_of_order);
 	TAP_RUN(test_overlapping_spans);
+	TAP_RUN(test_unique_index);
 	return TAP_DONE();
 }
