@@ -444,6 +444,14 @@ struct resizing {
 	int status;
 };
 
+/* A transaction that nothing staged stood for was committed: so that the next flush syncs it. */
+static void count_resize(struct committer *c)
+{
+	atomic_fetch_add(&c->written, 1); /* first: see staged() */
+	c->committed = atomic_fetch_add(&c->taken, 1) + 1;
+}
+
+/* All that was staged is committed. */
 static int resize_store(struct committer *c, const struct resizing *r)
 {
 	int status = begin(c, r->io);
@@ -456,8 +464,10 @@ static int resize_store(struct committer *c, const struct resizing *r)
 	else if (!status && !*c->forget)
 		status = c->store->ops->clear(c->store, c->db, r->old, r->size - r->old, false, r->io);
 	status = end(c, status, r->io);
-	if (!status)
+	if (!status) {
+		count_resize(c);
 		publish(c);
+	}
 	return status;
 }
 

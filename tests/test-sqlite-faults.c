@@ -206,6 +206,25 @@ static void test_flush_after_a_commit_without_sync(void)
 	CHECK_EQ(l->ops->close(l, false, NULL), 0);
 }
 
+/* A new size is a change like any other. */
+static void test_flush_after_a_resize(void)
+{
+	struct layer *l = open_layer(tmppath("resized"), 1 << 20);
+	unsigned before;
+
+	REQUIRE(l != NULL);
+	CHECK_EQ(put(l, 0, 4096, 1, NULL), 0);
+	CHECK_EQ(flush(l), 0);
+	CHECK_EQ(l->ops->resize(l, 2 << 20, &io_plain), 0);
+	before = atomic_load(&below.log_syncs);
+	CHECK_EQ(flush(l), 0);
+	CHECK(atomic_load(&below.log_syncs) > before);
+	before = atomic_load(&below.log_syncs);
+	CHECK_EQ(flush(l), 0);
+	CHECK_EQ(atomic_load(&below.log_syncs), before);
+	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+}
+
 static void test_failed_sync_is_final(void)
 {
 	const char *path = tmppath("unsynced");
@@ -612,6 +631,7 @@ int main(void)
 	install_shims();
 	TAP_RUN(test_flush_syncs_the_log);
 	TAP_RUN(test_flush_after_a_commit_without_sync);
+	TAP_RUN(test_flush_after_a_resize);
 	TAP_RUN(test_failed_sync_is_final);
 	TAP_RUN(test_no_room_loses_nothing);
 	TAP_RUN(test_room_is_found_by_writers);
