@@ -243,6 +243,7 @@ static void make_safe(struct db *db)
 	static const int settings[][2] = {
 		{SQLITE_DBCONFIG_DEFENSIVE, 1},      {SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0},
 		{SQLITE_DBCONFIG_ENABLE_TRIGGER, 0}, {SQLITE_DBCONFIG_ENABLE_VIEW, 0},
+		{SQLITE_DBCONFIG_ENABLE_FKEY, 0},
 		{SQLITE_DBCONFIG_DQS_DML, 0},        {SQLITE_DBCONFIG_DQS_DDL, 0},
 		{SQLITE_DBCONFIG_ENABLE_LOAD_EXTENSION, 0},
 	};
@@ -418,6 +419,11 @@ static void end_reading(struct db *db)
 		sqlite3_exec(db->sql, "COMMIT", NULL, NULL, NULL);
 }
 
+static unsigned most_readers(const struct db_pool *p)
+{
+	return p->enough ? p->enough : MAX_READERS;
+}
+
 /* An idle connection; NULL with *room: a new one may be made (it is counted). */
 static struct db *pop_idle(struct db_pool *p, bool *room, bool *first)
 {
@@ -425,7 +431,7 @@ static struct db *pop_idle(struct db_pool *p, bool *room, bool *first)
 
 	short_lock_exclusive(&p->lock);
 	db = p->idle;
-	*room = !db && p->count < MAX_READERS;
+	*room = !db && p->count < most_readers(p);
 	*first = !p->count;
 	if (db)
 		p->idle = db->next;
@@ -449,7 +455,24 @@ static int call_open(void *argument)
 	return db_open(o->pool->file, DB_READER, o->cache_bytes, o->out, o->io);
 }
 
-/* The first is taken before all others, so most reads come through it: it has the large cache. */
+/* A connection that was counted could not be opened. Are there others to wait for? */
+static bool do_without(struct db_pool *p)
+{
+	bool others;
+
+	short_lock_exclusive(&p->lock);
+	p->count--;
+	p->enough = p->count;
+	others = p->count;
+	short_unlock_exclusive(&p->lock);
+	wait_signal_raise(&p->returned);
+	return others;
+}
+
+/*
+ * The first is taken before all others, so most reads come through it: it has the large cache. *out is NULL where it is one
+ * too many for memory or the open files of the process.
+ */
 static int add_connection(struct db_pool *p, bool first, struct db **out, const struct io *io)
 {
 	struct pool_opening o = {
@@ -460,27 +483,27 @@ static int add_connection(struct db_pool *p, bool first, struct db **out, const 
 		(*out)->is_preferred = first;
 		return 0;
 	}
-	short_lock_exclusive(&p->lock);
-	p->count--;
-	short_unlock_exclusive(&p->lock);
-	wait_signal_raise(&p->returned);
+	*out = NULL;
+	if (do_without(p))
+		return 0;
 	return status == -EBUSY || status == -EROFS ? -EIO : status;
 }
 
 int db_pool_take(struct db_pool *p, struct db **out, const struct io *io)
 {
-	for (;;) {
+	int status = 0;
+
+	*out = NULL;
+	while (!*out && !status) {
 		uint32_t seen = wait_signal_count(&p->returned);
 		bool room, first;
-		struct db *db = pop_idle(p, &room, &first);
+		*out = pop_idle(p, &room, &first);
 		if (room)
-			return add_connection(p, first, out, io);
-		if (db) {
-			*out = db;
-			return 0;
-		}
-		wait_signal_wait(&p->returned, seen, WAIT_FOREVER);
+			status = add_connection(p, first, out, io);
+		else if (!*out)
+			wait_signal_wait(&p->returned, seen, WAIT_FOREVER);
 	}
+	return status;
 }
 
 void db_pool_return(struct db_pool *p, struct db *db)
@@ -489,7 +512,7 @@ void db_pool_return(struct db_pool *p, struct db *db)
 	bool was_empty;
 
 	short_lock_exclusive(&p->lock);
-	was_empty = !p->idle && p->count == MAX_READERS;
+	was_empty = !p->idle && p->count >= most_readers(p);
 	if (p->idle && p->idle->is_preferred)
 		at = &p->idle->next;
 	db->next = *at;
@@ -506,6 +529,7 @@ static struct db *take_all(struct db_pool *p)
 	short_lock_exclusive(&p->lock);
 	all = p->idle;
 	p->idle = NULL;
+	p->enough = 0;
 	short_unlock_exclusive(&p->lock);
 	return all;
 }

@@ -103,13 +103,16 @@ bool db_is_sync_failure(int rc);
  */
 struct db_pool {
 	const struct db_file *file;
-	struct short_lock lock; /* protects idle and count */
+	struct short_lock lock; /* protects the three below */
 	struct db *idle;
-	unsigned count; /* open, idle or not */
+	unsigned count;  /* open, idle or not */
+	unsigned enough; /* as many were open when one more could not be opened; 0: it was not so, or not since they were renewed */
 	struct wait_signal returned;
 };
 
-/* Takes a connection, waiting for one where the most there may be are in use. */
+/*
+ * Takes a connection, waiting for one where the most there may be are in use. It fails only if not even the first can be opened.
+ */
 int db_pool_take(struct db_pool *p, struct db **out, const struct io *io);
 void db_pool_return(struct db_pool *p, struct db *db);
 

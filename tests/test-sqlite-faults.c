@@ -27,6 +27,9 @@ static struct {
 	_Atomic int write_error;  /* errno of every write; 0: it works */
 	_Atomic int read_error;
 	_Atomic int sync_error;
+	_Atomic int open_error;
+	_Atomic bool hold_reads;    /* they wait until it is false */
+	_Atomic unsigned held;
 	_Atomic unsigned log_syncs; /* of files whose name ends in -wal */
 } below;
 
@@ -85,11 +88,24 @@ static ssize_t shim_pwrite(int fd, const void *bytes, size_t size, off_t offset)
 
 static ssize_t shim_pread(int fd, void *bytes, size_t size, off_t offset)
 {
+	if (atomic_load(&below.hold_reads))
+		atomic_fetch_add(&below.held, 1);
+	while (atomic_load(&below.hold_reads))
+		wait_sleep(1000000);
 	if (atomic_load(&below.read_error)) {
 		errno = atomic_load(&below.read_error);
 		return -1;
 	}
 	return pread(fd, bytes, size, offset);
+}
+
+static int shim_open(const char *path, int flags, int mode)
+{
+	if (atomic_load(&below.open_error)) {
+		errno = atomic_load(&below.open_error);
+		return -1;
+	}
+	return open(path, flags, mode);
 }
 
 static int shim_ftruncate(int fd, off_t size)
@@ -107,6 +123,7 @@ static void install_shims(void)
 
 	CHECK_EQ(vfs->xSetSystemCall(vfs, "pwrite64", (sqlite3_syscall_ptr)shim_pwrite), 0);
 	CHECK_EQ(vfs->xSetSystemCall(vfs, "pread64", (sqlite3_syscall_ptr)shim_pread), 0);
+	CHECK_EQ(vfs->xSetSystemCall(vfs, "open", (sqlite3_syscall_ptr)shim_open), 0);
 	CHECK_EQ(vfs->xSetSystemCall(vfs, "ftruncate", (sqlite3_syscall_ptr)shim_ftruncate), 0);
 }
 
@@ -388,6 +405,75 @@ static void test_failed_read(void)
 	CHECK_EQ(l->ops->close(l, false, NULL), 0);
 }
 
+/* ------------------------------------------------------------------ no connection */
+
+struct late_reader {
+	pthread_t thread;
+	struct layer *l;
+	uint64_t offset;
+	bool good;
+};
+
+static void *late_reader_main(void *argument)
+{
+	struct late_reader *r = argument;
+
+	r->good = reads_as(r->l, r->offset, 4096, 1);
+	return NULL;
+}
+
+static void start_reader(struct late_reader *r, struct layer *l, uint64_t offset)
+{
+	*r = (struct late_reader){.l = l, .offset = offset};
+	CHECK_EQ(pthread_create(&r->thread, NULL, late_reader_main, r), 0);
+}
+
+/* With no file to be had for a second connection, whoever wants it waits for the first. */
+static void test_one_connection_is_enough(void)
+{
+	const char *path = tmppath("one");
+	struct layer *l = open_layer(path, 16 * MIB);
+	struct late_reader first, second;
+
+	REQUIRE(l != NULL);
+	CHECK_EQ(put(l, 0, 8 * MIB, 1, NULL), 0);
+	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+	l = open_layer(path, 0);
+	REQUIRE(l && reads_as(l, 0, 4096, 1));
+	atomic_store(&below.hold_reads, true);
+	start_reader(&first, l, MIB);
+	while (!atomic_load(&below.held))
+		wait_sleep(1000000);
+	atomic_store(&below.open_error, EMFILE);
+	start_reader(&second, l, 7 * MIB);
+	wait_sleep(50000000);
+	atomic_store(&below.hold_reads, false);
+	pthread_join(first.thread, NULL);
+	pthread_join(second.thread, NULL);
+	atomic_store(&below.open_error, 0);
+	CHECK(first.good && second.good);
+	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+}
+
+/* The first of all is another matter. */
+static void test_no_connection(void)
+{
+	struct layer *l = open_layer(tmppath("none"), MIB);
+	struct failure why = {0};
+	const struct io io = {.failure = &why};
+	struct layer_run run = {.length = 0};
+	char bytes[4096];
+
+	REQUIRE(l != NULL);
+	atomic_store(&below.open_error, EMFILE);
+	CHECK_EQ(l->ops->read(l, &VEC_FLAT(bytes, 4096), 0, &run, &io), -EMFILE);
+	CHECK(strstr(why.text, "Too many open files") != NULL);
+	atomic_store(&below.open_error, 0);
+	CHECK_EQ(l->ops->read(l, &VEC_FLAT(bytes, 4096), 0, &run, &io), 0);
+	CHECK_EQ(run.presence, LAYER_ABSENT);
+	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+}
+
 /* ------------------------------------------------------------------ power cuts: what is on the disk */
 
 struct pending {
@@ -639,6 +725,8 @@ int main(void)
 	TAP_RUN(test_resize_without_room);
 	TAP_RUN(test_failed_write_is_tried_again);
 	TAP_RUN(test_failed_read);
+	TAP_RUN(test_one_connection_is_enough);
+	TAP_RUN(test_no_connection);
 	TAP_RUN(test_power_cuts);
 	return TAP_DONE();
 }
