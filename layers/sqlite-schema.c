@@ -189,13 +189,15 @@ int schema_set_size(struct db *db, uint64_t size, const struct io *io)
 
 /*
  * sectors(sector INTEGER NOT NULL PRIMARY KEY, data BLOB) and meta(metadata TEXT NOT NULL), in whatever words: what counts is
- * that they are plain tables with these columns, and that `sector` is the rowid.
+ * that they are plain tables with these columns, that `sector` is the rowid, and that `data` may be NULL (else REPLACE would put
+ * the default there, if it has one).
  */
 static int has_columns(struct db *db, const char *table, const char *columns, const struct io *io)
 {
-	sqlite3_stmt *s = ask(db, "SELECT (SELECT group_concat(name||' '||upper(type)||' '||pk||' '||hidden, ', ') "
-				  "FROM pragma_table_xinfo(?1)) IS ?2 AND EXISTS (SELECT 1 FROM pragma_table_list(?1) "
-				  "WHERE type='table' AND wr=0 AND schema='main')", table, io);
+	sqlite3_stmt *s = ask(db, "SELECT (SELECT group_concat(name||' '||upper(type)||' '||pk||' '||hidden||"
+				  "iif(name='data' AND \"notnull\", ' NOT NULL', ''), ', ') FROM pragma_table_xinfo(?1)) IS ?2 "
+				  "AND EXISTS (SELECT 1 FROM pragma_table_list(?1) WHERE type='table' AND wr=0 AND schema='main')",
+			      table, io);
 	int status;
 
 	if (!s)

@@ -396,6 +396,9 @@ static void test_original_wrong(void)
 		"has not the tables");
 	refuses(make_original("text-key", "DROP TABLE sectors; CREATE TABLE sectors(sector TEXT PRIMARY KEY, data BLOB);" GOOD_META),
 		"has not the tables");
+	refuses(make_original("default", "DROP TABLE sectors; CREATE TABLE sectors(sector INTEGER PRIMARY KEY, data BLOB NOT NULL DEFAULT x'01');"
+					 GOOD_META),
+		"has not the tables"); /* a sector of zeroes would become what the default is */
 }
 
 static void test_original_wrong_sector(void)
