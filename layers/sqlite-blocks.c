@@ -95,24 +95,25 @@ static uint64_t min64(uint64_t a, uint64_t b)
 
 /* ------------------------------------------------------------------ statements with numbers */
 
-/* The statement with its one or two numbers bound; NULL with the reason in io. */
-static sqlite3_stmt *bind(struct db *db, enum statement which, uint64_t a, uint64_t b, const struct io *io)
+/* The statement with its one or two numbers bound; NULL on failure. */
+static int bind(struct db *db, enum statement which, uint64_t a, uint64_t b, sqlite3_stmt **s, const struct io *io)
 {
-	sqlite3_stmt *s = db_statement(db, texts, which, io);
+	int status = db_statement(db, texts, which, s, io);
 
-	if (!s)
-		return NULL;
-	sqlite3_bind_int64(s, 1, (sqlite3_int64)a);
-	if (sqlite3_bind_parameter_count(s) == 2)
-		sqlite3_bind_int64(s, 2, (sqlite3_int64)b);
-	return s;
+	if (status)
+		return status;
+	sqlite3_bind_int64(*s, 1, (sqlite3_int64)a);
+	if (sqlite3_bind_parameter_count(*s) == 2)
+		sqlite3_bind_int64(*s, 2, (sqlite3_int64)b);
+	return 0;
 }
 
 static int run(struct db *db, enum statement which, uint64_t a, uint64_t b, const struct io *io)
 {
-	sqlite3_stmt *s = bind(db, which, a, b, io);
+	sqlite3_stmt *s;
+	int status = bind(db, which, a, b, &s, io);
 
-	return s ? db_run(db, s, "writing", io) : -EIO;
+	return status ? status : db_run(db, s, "writing", io);
 }
 
 /* Steps to a row: 1, or 0 when there is none, or a failure. */
@@ -123,6 +124,14 @@ static int next_row(struct db *db, sqlite3_stmt *s, const struct io *io)
 	if (rc == SQLITE_ROW)
 		return 1;
 	return rc == SQLITE_DONE ? 0 : db_fail(db, rc, "reading", io);
+}
+
+/* As next_row() of the statement with one number bound, which is to be reset if it is not NULL. */
+static int first_row(struct db *db, enum statement which, uint64_t argument, sqlite3_stmt **s, const struct io *io)
+{
+	int status = bind(db, which, argument, 0, s, io);
+
+	return status ? status : next_row(db, *s, io);
 }
 
 /* A column that is a region's number, or a count of them: 0 .. MAX_REGIONS. */
@@ -141,8 +150,8 @@ static int region_column(struct db *db, sqlite3_stmt *s, int column, uint64_t *o
 static int ask_region(struct db *db, enum statement which, uint64_t argument, bool *found, uint64_t *out,
 		      const struct io *io)
 {
-	sqlite3_stmt *s = bind(db, which, argument, 0, io);
-	int status = s ? next_row(db, s, io) : -EIO;
+	sqlite3_stmt *s;
+	int status = first_row(db, which, argument, &s, io);
 
 	*found = status == 1;
 	if (status == 1)
@@ -227,8 +236,8 @@ static int check_span_before(struct db *db, sqlite3_stmt *s, uint64_t first, con
 /* Does a span cover the region? With [*first, *end) of the last span that begins at or before it; *end 0: there is none. */
 static int find_span(struct db *db, uint64_t region, uint64_t *first, uint64_t *end, const struct io *io)
 {
-	sqlite3_stmt *s = bind(db, SPAN_AT, region, 0, io);
-	int status = s ? next_row(db, s, io) : -EIO;
+	sqlite3_stmt *s;
+	int status = first_row(db, SPAN_AT, region, &s, io);
 
 	*first = *end = 0;
 	if (status == 1) {
@@ -282,9 +291,9 @@ static int find_gap(struct db *db, uint64_t region, uint64_t next, struct gap *g
 static int load_region(struct block_store *b, struct db *db, uint64_t number, struct region **out, struct gap *gap,
 		       const struct io *io)
 {
-	sqlite3_stmt *s = bind(db, GET_REGION, number, 0, io);
+	sqlite3_stmt *s;
 	uint64_t next = MAX_REGIONS, first, end;
-	int status = s ? next_row(db, s, io) : -EIO;
+	int status = first_row(db, GET_REGION, number, &s, io);
 
 	*out = NULL;
 	if (status == 1)
@@ -348,8 +357,8 @@ static int missing(struct db *db, uint64_t unit, const struct io *io)
 static int read_unit(struct block_store *b, struct db *db, uint64_t unit, uint32_t begin, uint32_t end,
 		     const struct vec *v, size_t to, const struct io *io)
 {
-	sqlite3_stmt *s = bind(db, GET_UNIT, unit, 0, io);
-	int status = s ? next_row(db, s, io) : -EIO;
+	sqlite3_stmt *s;
+	int status = first_row(db, GET_UNIT, unit, &s, io);
 
 	if (status == 0)
 		status = missing(db, unit, io);
@@ -399,9 +408,9 @@ static int read_data(struct block_store *b, struct db *db, const struct vec *v, 
 		return 0;
 	if (first == last)
 		return read_unit(b, db, first, begin, begin + (uint32_t)length, v, 0, io);
-	s = bind(db, GET_UNITS, first, last, io);
-	if (!s)
-		return -EIO;
+	status = bind(db, GET_UNITS, first, last, &s, io);
+	if (status)
+		return status;
 	status = read_rows(b, db, s, v, offset, length, io);
 	sqlite3_reset(s);
 	return status;
@@ -440,32 +449,46 @@ static void unit_bits(const struct block_store *b, uint64_t unit, unsigned *firs
 	*end = *first + b->unit_size / b->block_size;
 }
 
-static void bind_map(sqlite3_stmt *s, int column, const uint64_t *map, unsigned bits)
+static int bind_map(struct db *db, sqlite3_stmt *s, int column, const uint64_t *map, unsigned bits, const struct io *io)
 {
 	uint64_t little[MAX_WORDS];
+	int rc;
 
-	if (!map_any(map, 0, bits)) {
-		sqlite3_bind_null(s, column);
-		return;
-	}
 	for (unsigned w = 0; w * 64 < bits; w++)
 		little[w] = htole64(map[w]);
-	sqlite3_bind_blob(s, column, little, (int)(bits / 8), SQLITE_TRANSIENT);
+	if (map_any(map, 0, bits))
+		rc = sqlite3_bind_blob(s, column, little, (int)(bits / 8), SQLITE_TRANSIENT);
+	else
+		rc = sqlite3_bind_null(s, column);
+	return rc ? db_fail(db, rc, "writing", io) : 0;
 }
 
 static int write_region(struct block_store *b, struct db *db, struct region *r, const struct io *io)
 {
 	unsigned bits = sqlite_index_bits(&b->index);
 	sqlite3_stmt *s;
+	int status;
 
 	if (!r->in_span && !map_any(region_data(r), 0, bits) && !map_any(region_zero(&b->index, r), 0, bits))
 		return run(db, DROP_REGIONS, r->number, r->number, io);
-	s = db_statement(db, texts, PUT_REGION, io);
-	if (!s)
-		return -EIO;
+	status = db_statement(db, texts, PUT_REGION, &s, io);
+	if (status)
+		return status;
 	sqlite3_bind_int64(s, 1, (sqlite3_int64)r->number);
-	bind_map(s, 2, region_data(r), bits);
-	bind_map(s, 3, region_zero(&b->index, r), bits);
+	status = bind_map(db, s, 2, region_data(r), bits, io);
+	if (!status)
+		status = bind_map(db, s, 3, region_zero(&b->index, r), bits, io);
+	return status ? status : db_run(db, s, "writing", io);
+}
+
+static int write_unit(struct block_store *b, struct db *db, uint64_t unit, const char *bytes, const struct io *io)
+{
+	sqlite3_stmt *s;
+	int status = bind(db, PUT_UNIT, unit, 0, &s, io);
+
+	if (status)
+		return status;
+	sqlite3_bind_blob(s, 2, bytes, (int)b->unit_size, SQLITE_STATIC);
 	return db_run(db, s, "writing", io);
 }
 
@@ -474,7 +497,6 @@ static int close_patch(struct block_store *b, struct db *db, const struct io *io
 {
 	struct patch *p = &b->patch;
 	unsigned first, end;
-	sqlite3_stmt *s;
 
 	if (!p->open)
 		return 0;
@@ -484,11 +506,7 @@ static int close_patch(struct block_store *b, struct db *db, const struct io *io
 		return run(db, DROP_UNITS, p->unit, p->unit, io);
 	if (!p->loaded)
 		return 0;
-	s = bind(db, PUT_UNIT, p->unit, 0, io);
-	if (!s)
-		return -EIO;
-	sqlite3_bind_blob(s, 2, p->bytes, (int)b->unit_size, SQLITE_STATIC);
-	return db_run(db, s, "writing", io);
+	return write_unit(b, db, p->unit, p->bytes, io);
 }
 
 static int close_region(struct block_store *b, struct db *db, const struct io *io)
@@ -571,20 +589,14 @@ static int put_unit(struct block_store *b, struct db *db, uint64_t offset, const
 		    const struct io *io)
 {
 	uint64_t unit = offset / b->unit_size;
-	sqlite3_stmt *s;
 	int status;
 
-	if (length < b->unit_size) {
-		status = load_patch(b, db, unit, io);
-		if (!status)
-			memcpy(b->patch.bytes + offset % b->unit_size, bytes, length);
-		return status;
-	}
-	s = bind(db, PUT_UNIT, unit, 0, io);
-	if (!s)
-		return -EIO;
-	sqlite3_bind_blob(s, 2, bytes, (int)length, SQLITE_STATIC);
-	return db_run(db, s, "writing", io);
+	if (length == b->unit_size)
+		return write_unit(b, db, unit, bytes, io);
+	status = load_patch(b, db, unit, io);
+	if (!status)
+		memcpy(b->patch.bytes + offset % b->unit_size, bytes, length);
+	return status;
 }
 
 static void mark_data(struct block_store *b, uint64_t offset, uint64_t length)

@@ -125,10 +125,18 @@ static int open_writer(struct committer *c, const struct io *io)
 	return status == -EBUSY || status == -EROFS ? -EIO : status;
 }
 
+/* Where memory runs out this fails, too. Then the next transaction does it. */
+static int roll_back(struct committer *c, const struct io *io)
+{
+	return sqlite3_get_autocommit(c->db->sql) ? 0 : db_exec(c->db, "ROLLBACK", "writing", io);
+}
+
 static int begin(struct committer *c, const struct io *io)
 {
 	int status = open_writer(c, io);
 
+	if (!status)
+		status = roll_back(c, io);
 	return status ? status : db_exec(c->db, "BEGIN IMMEDIATE", "writing", io);
 }
 
@@ -148,8 +156,7 @@ static int end(struct committer *c, int status, const struct io *io)
 	if (!status)
 		return 0;
 	note_sync_failure(c, sqlite3_extended_errcode(c->db->sql));
-	if (!sqlite3_get_autocommit(c->db->sql))
-		sqlite3_exec(c->db->sql, "ROLLBACK", NULL, NULL, NULL);
+	roll_back(c, &io_plain);
 	c->store->ops->undo(c->store);
 	return status;
 }

@@ -318,19 +318,17 @@ void db_close(struct db *db)
 
 /* ------------------------------------------------------------------ statements */
 
-sqlite3_stmt *db_statement(struct db *db, const char *const *texts, unsigned index, const struct io *io)
+int db_statement(struct db *db, const char *const *texts, unsigned index, sqlite3_stmt **out, const struct io *io)
 {
 	sqlite3_stmt **s = &db->statements[index];
-	int rc;
+	int rc = 0;
 
-	if (*s) {
+	if (*s)
 		sqlite3_reset(*s);
-		return *s;
-	}
-	rc = sqlite3_prepare_v3(db->sql, texts[index], -1, SQLITE_PREPARE_PERSISTENT, s, NULL);
-	if (rc)
-		db_fail(db, rc, "preparing a statement", io);
-	return *s;
+	else
+		rc = sqlite3_prepare_v3(db->sql, texts[index], -1, SQLITE_PREPARE_PERSISTENT, s, NULL);
+	*out = *s;
+	return rc ? db_fail(db, rc, "preparing a statement", io) : 0;
 }
 
 int db_run(struct db *db, sqlite3_stmt *s, const char *doing, const struct io *io)

@@ -61,10 +61,10 @@ int db_open(const struct db_file *f, enum db_role role, unsigned cache_bytes, st
 void db_close(struct db *db);
 
 /*
- * The statement `index` of `texts`, made at its first use, with nothing bound; NULL with the reason in `io`.
+ * The statement `index` of `texts`, made at its first use, with nothing bound; *out is NULL where that fails.
  * A connection is used with one list of texts only.
  */
-sqlite3_stmt *db_statement(struct db *db, const char *const *texts, unsigned index, const struct io *io);
+int db_statement(struct db *db, const char *const *texts, unsigned index, sqlite3_stmt **out, const struct io *io);
 
 /* Steps a statement that gives no rows, and resets it. */
 int db_run(struct db *db, sqlite3_stmt *s, const char *doing, const struct io *io);

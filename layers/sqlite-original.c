@@ -35,15 +35,15 @@ static struct original_store *store_of(struct store *s)
 	return (struct original_store *)s;
 }
 
-static sqlite3_stmt *bind(struct db *db, enum statement which, uint64_t a, uint64_t b, const struct io *io)
+static int bind(struct db *db, enum statement which, uint64_t a, uint64_t b, sqlite3_stmt **s, const struct io *io)
 {
-	sqlite3_stmt *s = db_statement(db, texts, which, io);
+	int status = db_statement(db, texts, which, s, io);
 
-	if (!s)
-		return NULL;
-	sqlite3_bind_int64(s, 1, (sqlite3_int64)a);
-	sqlite3_bind_int64(s, 2, (sqlite3_int64)b);
-	return s;
+	if (status)
+		return status;
+	sqlite3_bind_int64(*s, 1, (sqlite3_int64)a);
+	sqlite3_bind_int64(*s, 2, (sqlite3_int64)b);
+	return 0;
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -125,11 +125,10 @@ static int original_load(struct store *s, struct db *db, const struct vec *v, ui
 			 .next = offset / o->sector_size,
 			 .end = (offset + length) / o->sector_size,
 			 .presence = LAYER_ABSENT};
-	int status;
+	int status = bind(db, GET_SECTORS, c.first, c.end, &c.s, io);
 
-	c.s = bind(db, GET_SECTORS, c.first, c.end, io);
-	if (!c.s)
-		return -EIO;
+	if (status)
+		return status;
 	status = scan_rows(&c, io);
 	sqlite3_reset(c.s);
 	*run = (struct layer_run){.presence = c.presence, .length = (c.next - c.first) * o->sector_size};
@@ -140,10 +139,11 @@ static int original_load(struct store *s, struct db *db, const struct vec *v, ui
 
 static int put_sector(struct db *db, uint64_t sector, const char *bytes, uint32_t size, const struct io *io)
 {
-	sqlite3_stmt *s = db_statement(db, texts, PUT_SECTOR, io);
+	sqlite3_stmt *s;
+	int status = db_statement(db, texts, PUT_SECTOR, &s, io);
 
-	if (!s)
-		return -EIO;
+	if (status)
+		return status;
 	sqlite3_bind_int64(s, 1, (sqlite3_int64)sector);
 	if (bytes && !memory_is_zero(bytes, size))
 		sqlite3_bind_blob(s, 2, bytes, (int)size, SQLITE_STATIC);
@@ -172,8 +172,8 @@ static int original_clear(struct store *s, struct db *db, uint64_t offset, uint6
 	int status = 0;
 
 	if (forget) {
-		drop = bind(db, DROP_SECTORS, sector, end, io);
-		return drop ? db_run(db, drop, "writing", io) : -EIO;
+		status = bind(db, DROP_SECTORS, sector, end, &drop, io);
+		return status ? status : db_run(db, drop, "writing", io);
 	}
 	while (sector < end && !status)
 		status = put_sector(db, sector++, NULL, size, io);

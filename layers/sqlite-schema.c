@@ -21,18 +21,17 @@ const char *const schema_tables[SCHEMA_TABLES][2] = {
 
 /* ------------------------------------------------------------------ a query used once */
 
-static sqlite3_stmt *ask(struct db *db, const char *text, const char *argument, const struct io *io)
+static int ask(struct db *db, const char *text, const char *argument, sqlite3_stmt **out, const struct io *io)
 {
-	sqlite3_stmt *s = NULL;
-	int rc = sqlite3_prepare_v2(db->sql, text, -1, &s, NULL);
+	int status, rc = sqlite3_prepare_v2(db->sql, text, -1, out, NULL);
 
 	if (!rc && argument)
-		rc = sqlite3_bind_text(s, 1, argument, -1, SQLITE_STATIC);
+		rc = sqlite3_bind_text(*out, 1, argument, -1, SQLITE_STATIC);
 	if (!rc)
-		return s;
-	db_fail(db, rc, "reading its schema", io);
-	sqlite3_finalize(s);
-	return NULL;
+		return 0;
+	status = db_fail(db, rc, "reading its schema", io);
+	sqlite3_finalize(*out);
+	return status;
 }
 
 /* 1: a row; 0: none; or a failure. */
@@ -49,12 +48,12 @@ static int next_row(struct db *db, sqlite3_stmt *s, const struct io *io)
 
 static int check_table(struct db *db, const char *const table[2], const struct io *io)
 {
-	sqlite3_stmt *s = ask(db, "SELECT sql FROM sqlite_schema WHERE type='table' AND name=?", table[0], io);
+	sqlite3_stmt *s;
 	const char *text;
-	int status;
+	int status = ask(db, "SELECT sql FROM sqlite_schema WHERE type='table' AND name=?", table[0], &s, io);
 
-	if (!s)
-		return -EIO;
+	if (status)
+		return status;
 	status = next_row(db, s, io);
 	text = status == 1 ? (const char *)sqlite3_column_text(s, 0) : NULL;
 	if (status == 0 || (status == 1 && (!text || strcmp(text, table[1]))))
@@ -71,11 +70,11 @@ static int check_table(struct db *db, const char *const table[2], const struct i
  */
 static int refuse_unique(struct db *db, const char *table, const struct io *io)
 {
-	sqlite3_stmt *s = ask(db, "SELECT 1 FROM pragma_index_list(?1) WHERE \"unique\"", table, io);
-	int status;
+	sqlite3_stmt *s;
+	int status = ask(db, "SELECT 1 FROM pragma_index_list(?1) WHERE \"unique\"", table, &s, io);
 
-	if (!s)
-		return -EIO;
+	if (status)
+		return status;
 	status = next_row(db, s, io);
 	if (status == 1)
 		status = io_fail(io, -EINVAL, "'%s': its table '%s' has a unique index, through which writing would lose data",
@@ -86,11 +85,11 @@ static int refuse_unique(struct db *db, const char *table, const struct io *io)
 
 static int meta_number(struct db *db, const char *key, uint64_t *out, const struct io *io)
 {
-	sqlite3_stmt *s = ask(db, "SELECT value FROM meta WHERE key=?", key, io);
-	int status;
+	sqlite3_stmt *s;
+	int status = ask(db, "SELECT value FROM meta WHERE key=?", key, &s, io);
 
-	if (!s)
-		return -EIO;
+	if (status)
+		return status;
 	status = next_row(db, s, io);
 	if (status == 0)
 		status = db_damaged(db, io, "meta has no '%s'", key);
@@ -104,11 +103,11 @@ static int meta_number(struct db *db, const char *key, uint64_t *out, const stru
 
 static int meta_id(struct db *db, struct db_geometry *out, const struct io *io)
 {
-	sqlite3_stmt *s = ask(db, "SELECT value FROM meta WHERE key='id'", NULL, io);
-	int status;
+	sqlite3_stmt *s;
+	int status = ask(db, "SELECT value FROM meta WHERE key='id'", NULL, &s, io);
 
-	if (!s)
-		return -EIO;
+	if (status)
+		return status;
 	status = next_row(db, s, io);
 	if (status == 1 && (sqlite3_column_type(s, 0) != SQLITE_BLOB || sqlite3_column_bytes(s, 0) != sizeof(out->id))) {
 		status = db_damaged(db, io, "the 'id' in meta is not %zu bytes", sizeof(out->id));
@@ -174,11 +173,11 @@ static int read_ours(struct db *db, struct db_geometry *out, const struct io *io
 
 int schema_set_size(struct db *db, uint64_t size, const struct io *io)
 {
-	sqlite3_stmt *s = ask(db, "UPDATE meta SET value=?2 WHERE key=?1", "size", io);
-	int status;
+	sqlite3_stmt *s;
+	int status = ask(db, "UPDATE meta SET value=?2 WHERE key=?1", "size", &s, io);
 
-	if (!s)
-		return -EIO;
+	if (status)
+		return status;
 	sqlite3_bind_int64(s, 2, (int64_t)size);
 	status = db_run(db, s, "resize", io);
 	sqlite3_finalize(s);
@@ -194,14 +193,14 @@ int schema_set_size(struct db *db, uint64_t size, const struct io *io)
  */
 static int has_columns(struct db *db, const char *table, const char *columns, const struct io *io)
 {
-	sqlite3_stmt *s = ask(db, "SELECT (SELECT group_concat(name||' '||upper(type)||' '||pk||' '||hidden||"
+	sqlite3_stmt *s;
+	int status = ask(db, "SELECT (SELECT group_concat(name||' '||upper(type)||' '||pk||' '||hidden||"
 				  "iif(name='data' AND \"notnull\", ' NOT NULL', ''), ', ') FROM pragma_table_xinfo(?1)) IS ?2 "
 				  "AND EXISTS (SELECT 1 FROM pragma_table_list(?1) WHERE type='table' AND wr=0 AND schema='main')",
-			      table, io);
-	int status;
+			      table, &s, io);
 
-	if (!s)
-		return -EIO;
+	if (status)
+		return status;
 	sqlite3_bind_text(s, 2, columns, -1, SQLITE_STATIC);
 	status = next_row(db, s, io);
 	if (status == 1)
@@ -242,12 +241,12 @@ static int read_metadata(struct db *db, json_t *o, struct db_geometry *out, cons
 
 static int read_original(struct db *db, struct db_geometry *out, const struct io *io)
 {
-	sqlite3_stmt *s = ask(db, "SELECT metadata FROM meta LIMIT 2", NULL, io);
+	sqlite3_stmt *s;
 	json_t *o = NULL;
-	int status;
+	int status = ask(db, "SELECT metadata FROM meta LIMIT 2", NULL, &s, io);
 
-	if (!s)
-		return -EIO;
+	if (status)
+		return status;
 	out->original = true;
 	status = next_row(db, s, io);
 	if (status == 0)
