@@ -10,6 +10,7 @@
 #include "core/open.h"
 #include "tests/contract.h"
 #include "tests/model.h"
+#include "tests/tables.h"
 #include "tests/tap.h"
 
 /* Odd in number of blocks of either size, and of granules, pages and 2 MiB pieces. */
@@ -18,7 +19,10 @@
 
 /* ------------------------------------------------------------------ specs */
 
-/* Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes) and BLOCK in capitals. */
+/*
+ * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), TABLE (a file with
+ * two partitions) and BLOCK in capitals.
+ */
 struct word {
 	const char *word, *text;
 };
@@ -91,6 +95,28 @@ static const char *make_database(const char *name, uint64_t size, uint32_t block
 	return path;
 }
 
+/* A file with a GPT, the partitions as large as there is room, and data in them. */
+static const char *make_table(const char *name, uint64_t size, uint32_t block)
+{
+	const char *path = make_file(name, size);
+	uint64_t middle = size / 2 / block;
+	char spec[600];
+	struct disk *d;
+
+	snprintf(spec, sizeof(spec), "file:%s;block=%" PRIu32, path, block);
+	if (disk_open(spec, 0, &d, NULL)) {
+		printf("Bail out! cannot open %s\n", path);
+		exit(99);
+	}
+	disk_write_zeroes(d, 0, gpt_first_usable(d) * block, &io_plain);
+	disk_write_zeroes(d, (gpt_last_usable(d) + 1) * block, size - (gpt_last_usable(d) + 1) * block, &io_plain);
+	gpt_write(d);
+	gpt_set(d, 1, gpt_first_usable(d), middle - 1, "one");
+	gpt_set(d, 2, middle, gpt_last_usable(d), "two");
+	disk_close(d, NULL);
+	return path;
+}
+
 static struct {
 	struct contract contract;
 	char spec[600];
@@ -118,9 +144,11 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	char size[24], small[24], block_text[24], name[300];
 	const char *file = make_file("file", SIZE), *little = make_file("little", SMALL);
 	const char *database = strstr(pattern, "DATABASE") ? make_database("database", SIZE, block) : "";
+	const char *table = strstr(pattern, "TABLE") ? make_table("table", SIZE, block) : "";
 	const char *base = strstr(pattern, "BASELITTLE") ? make_database("base-little", SMALL, block) : "";
 	const struct word words[] = {{"SIZE", size},         {"SMALL", small},  {"FILE", file}, {"LITTLE", little},
-				     {"DATABASE", database}, {"BASELITTLE", base}, {"BLOCK", block_text}, {0}};
+				     {"DATABASE", database}, {"BASELITTLE", base}, {"TABLE", table},
+				     {"BLOCK", block_text},  {0}};
 
 	snprintf(size, sizeof(size), "%" PRIu64, SIZE);
 	snprintf(small, sizeof(small), "%" PRIu64, SMALL);
@@ -183,6 +211,15 @@ static const char *const stacks[] = {
 	"sqldiff:DATABASE:mem:3M;block=BLOCK",
 	"sqldiff:DATABASE:null:7M;block=BLOCK",
 	"memdiff:sql:DATABASE",
+	"part:1:file:TABLE;block=BLOCK",
+	"part:2:file:TABLE;direct;block=BLOCK",
+	"ro:part:1:file:TABLE;block=BLOCK",
+	"memdiff:part:2:file:TABLE;block=BLOCK",
+	"part:1:memdiff:file:TABLE;block=BLOCK",
+	"part:2:mmap:TABLE;block=BLOCK",
+	"part:1:autocache::file:TABLE;block=BLOCK",
+	"slice:12288,1M:part:2:file:TABLE;block=BLOCK",
+	"sqldiff:DATABASE:part:2:file:TABLE;block=BLOCK",
 	"slice:12288,3M:sqldiff:DATABASE:slice:4096:file:FILE;block=BLOCK",
 };
 
@@ -264,6 +301,7 @@ static void check_read_only_open(void)
 	check_spec("memdiff:file:FILE;block=BLOCK", 512, expected);
 	check_spec("mmap:FILE;block=BLOCK", 512, expected);
 	check_spec("slice:4096:file:FILE;block=BLOCK", 4096, expected);
+	check_spec("part:1:file:TABLE;block=BLOCK", 4096, expected);
 	check_spec("sql:DATABASE", 512, expected);
 	check_spec("sqldiff:DATABASE:file:FILE;block=BLOCK", 4096, expected);
 }
