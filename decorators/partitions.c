@@ -153,19 +153,6 @@ static void mark_overlaps(struct partition **sorted, size_t count)
 	}
 }
 
-/* A logical partition before the extended ones comes of a sum that was too large. */
-static void check_logical(struct partition_table *t)
-{
-	uint64_t first = UINT64_MAX;
-
-	for (size_t i = 0; i < t->count; i++)
-		if (t->list[i].extended && t->list[i].offset < first)
-			first = t->list[i].offset;
-	for (size_t i = 0; i < t->count && first != UINT64_MAX; i++)
-		if (t->list[i].number > 4 && t->list[i].offset < first)
-			set_fault(&t->list[i], "is logical, but lies before the extended partition");
-}
-
 static int find_overlaps(struct partition_table *t, struct error *err)
 {
 	struct partition **sorted = calloc(t->count ? t->count : 1, sizeof(*sorted));
@@ -208,7 +195,6 @@ static int fill_table(struct reading *r, blkid_partlist list, struct error *err)
 	qsort(t->list, t->count, sizeof(*t->list), by_number);
 	id = blkid_parttable_get_id(r->table);
 	copy_text(t->id, sizeof(t->id), id && strncmp(id, "0x", 2) == 0 ? id + 2 : id);
-	check_logical(t);
 	return find_overlaps(t, err);
 }
 
