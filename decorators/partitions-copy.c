@@ -4,12 +4,12 @@
  * copied what it could want to see. Of what the tables mean as little as possible is known here: where the parts of one lie.
  *
  *   GPT   block 0, block 1 and the last block, and the arrays of entries which the headers in these two name. The file has the size
- *         of the disk, or a little more than a floppy disk. An array of more than 4 MiB, or one that is not inside the disk, is left out with its header: the
+ *         of the disk. An array of more than 4 MiB, or one that is not inside the disk, is left out with its header: the
  *         library takes memory for as much as a header asks for. (Linux has the same limit.)
  *
- *   MBR   block 0, and the chain of extended boot records. The library multiplies block numbers by block size in 32 bits, and follows a
- *         chain that leads back into itself without end. Therefore
- *           - the file is one of a disk with blocks of 512 bytes, so that it has nothing to multiply;
+ *   MBR   block 0, and the chain of extended boot records. The library multiplies block numbers by block size in 32 bits, some
+ *         versions add in 32 bits as well, and how a chain ends that leads back into itself differs, too. Therefore
+ *           - the file is one of a disk with blocks of 512 bytes, so that there is nothing to multiply;
  *           - each record belongs to one chain, is copied once, and keeps at most one link, which leads to the next
  *             record of its chain, also copied. Other links are erased in the copy, and so is what does not fit in 32 bits.
  *             What the library can reach is a path, then, of at most MAX_RECORDS records.
@@ -31,7 +31,6 @@
 #define MAX_ENTRIES_BYTES (4u << 20)
 #define MAX_RECORDS 256u /* Linux knows at most as many partitions of a disk */
 #define SECTOR 512u      /* an MBR or extended boot record has this size, whatever the block size */
-#define FLOPPY (1440u * 1024) /* up to this size the library does not look for a GPT */
 #define PIECE 65536u     /* the largest block; what is read at once */
 
 /* ------------------------------------------------------------------ the file */
@@ -185,8 +184,7 @@ static int copy_header(struct table_copy *c, uint64_t lba, struct error *err)
 
 int table_copy_gpt(struct table_copy *c, struct error *err)
 {
-	uint64_t size = c->blocks * c->block;
-	int status = set_size(c, size > FLOPPY ? size : FLOPPY + c->block, err);
+	int status = set_size(c, c->blocks * c->block, err);
 
 	if (!status)
 		status = copy_range(c, 0, c->block, err);

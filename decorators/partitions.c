@@ -8,7 +8,6 @@
  *   - Else the MBR counts, unless block 0 is the boot sector of a FAT, exFAT or NTFS file system.
  *   - Tables inside of partitions (BSD, Solaris, Minix) are not looked for.
  *   - Entries of a GPT outside of its usable range are left out by the library.
- *   - On a disk of less than 1,474,561 bytes, a floppy disk for the library, it is made to look for a GPT, but knows no backup.
  *
  * What it finds is checked here once more, since a window outside the disk must not come of it, and neither must two writers of
  * one block. Why not libfdisk: it is made for changing tables, knows at most 60 partitions of an MBR, and asks questions.
