@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * libblkid reads partition tables through a file descriptor, which a disk has not. So it is given a sparse file in memory, into which is
- * copied what it could want to see. Of what the tables mean as little as possible is known here: where the parts of one lie.
+ * libblkid reads partition tables through a file descriptor, which a disk has not. So it is given a sparse file in memory, into
+ * which is copied what it could want to see. Of what the tables mean as little as possible is known here: where the parts
+ * of one lie.
  *
- *   GPT   block 0, block 1 and the last block, and the arrays of entries which the headers in these two name. The file has the size
- *         of the disk. An array of more than 4 MiB, or one that is not inside the disk, is left out with its header: the
- *         library takes memory for as much as a header asks for. (Linux has the same limit.)
+ *   GPT   block 0, block 1 and the last block, and the arrays of entries which the headers in these two name. The file has
+ *         the size of the disk. An array of more than 4 MiB, or one that is not inside the disk, is left out with its
+ *         header: the library takes memory for as much as a header asks for. (Linux has the same limit.)
  *
- *   MBR   block 0, and the chain of extended boot records. The library multiplies block numbers by block size in 32 bits, some
- *         versions add in 32 bits as well, and how a chain ends that leads back into itself differs, too. Therefore
+ *   MBR   block 0, and the chain of extended boot records. The library multiplies block numbers by block size in 32 bits,
+ *         some versions add in 32 bits as well, and how a chain ends that leads back into itself differs, too. Therefore
  *           - the file is one of a disk with blocks of 512 bytes, so that there is nothing to multiply;
  *           - each record belongs to one chain, is copied once, and keeps at most one link, which leads to the next
- *             record of its chain, also copied. Other links are erased in the copy, and so is what does not fit in 32 bits.
- *             What the library can reach is a path, then, of at most MAX_RECORDS records.
+ *             record of its chain, also copied. Other links are erased in the copy, and so is what does not fit in 32
+ *             bits. What the library can reach is a path, then, of at most MAX_RECORDS records.
  *
  * A block that cannot be read is missing in the copy. If a table is found all the same, by a backup for instance, that was no
  * failure.
@@ -66,8 +67,8 @@ void table_copy_drop(struct table_copy *c)
 }
 
 /*
- * Empties the file and gives it a size, a little more than the disk has, for a library that reads ahead. Past its limit for file sizes a process is sent a signal, which ends it: hence it is
- * looked up before.
+ * Empties the file and gives it a size, a little more than the disk has, for a library that reads ahead. Past its limit for file
+ * sizes a process is sent a signal, which ends it: hence it is looked up before.
  */
 static int set_size(struct table_copy *c, uint64_t size, struct error *err)
 {
@@ -284,8 +285,8 @@ static void erase_overflow(struct table_copy *c, unsigned char *e, uint64_t lba)
 }
 
 /*
- * Erases in the record in block `lba`, which is in the buffer, what would lead the library astray. Returns where it goes on, or 0;
- * links count from `first`.
+ * Erases in the record in block `lba`, which is in the buffer, what would lead the library astray. Returns where it goes on, or
+ * 0; links count from `first`.
  */
 static uint64_t clean_record(struct chains *s, uint64_t first, uint64_t lba)
 {

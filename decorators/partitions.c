@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Which partitions a disk has is asked of libblkid, which also the tools of util-linux and udev ask: so numbers, rules and oddities are
- * those that users of Linux know.
+ * Which partitions a disk has is asked of libblkid, which also the tools of util-linux and udev ask: so numbers, rules and
+ * oddities are those that users of Linux know.
  *
- *   - A GPT counts if block 0 has an entry of the type 0xEE, alone or, in a hybrid MBR, beside others; then the MBR does not. The
- *     header at the end of the disk is used where the first one or its entries are damaged, and the table has a note.
- *   - Else the MBR counts, unless block 0 is the boot sector of a FAT, exFAT or NTFS file system.
+ *   - A GPT counts if block 0 has an entry of the type 0xEE, alone or, in a hybrid MBR, beside others; then the MBR does not.
+ *     The header at the end of the disk is used where the first one or its entries are damaged, and the table has a note.
+ *   - Else the MBR counts, unless block 0 is the boot sector of a FAT file system or has no boot flags where an MBR has them.
  *   - Tables inside of partitions (BSD, Solaris, Minix) are not looked for.
  *   - Entries of a GPT outside of its usable range are left out by the library.
  *
  * What it finds is checked here once more, since a window outside the disk must not come of it, and neither must two writers of
- * one block. Why not libfdisk: it is made for changing tables, knows at most 60 partitions of an MBR, and asks questions.
+ * one block. A partition that ends past the end of the disk, which Linux would shorten, has a fault: it is more often a disk
+ * that was cut off, or the wrong size of blocks.
  *
+ * Why not libfdisk: it is made for changing tables, knows at most 60 partitions of an MBR, and asks questions.
  * How the library gets to see the disk is told in partitions-copy.c.
  */
 #include "decorators/partitions.h"

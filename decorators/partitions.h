@@ -49,21 +49,21 @@ const struct partition *partitions_find(const struct partition_table *t, unsigne
 /*
  * Opens partition `p` of `table` as a disk of its own over `disk`, which is open already and stays the caller's.
  *
- *   - The new disk holds a reference to `disk` (disk_ref) from here to its end: the order in which caller and partitions are closed does
- *     not matter. disk_close() of the partition flushes `disk`, but closes it only where that was the last reference;
- *     then it also reports what failed in closing it.
+ *   - The new disk holds a reference to `disk` (disk_ref) from here to its end: in which order the caller closes it and
+ *     partitions does not matter. disk_close() of a partition flushes `disk` (unless the partition is read-only), but closes it
+ *     only where that was the last reference; then it also reports what failed in closing it.
  *   - *out is a root with one reference, the caller's, and is used and closed as what disk_open() returns. Any number of them,
  *     also of the same partition, may be open on one disk, and be used at the same time as it is.
  *   - Nothing of `table` or `p` is needed any more after the call.
- *   - Only the whole tree below is seen by `disk`'s counters; the partition has counters of its own. Its latency is not
- *     measured (disk_measure_latency()).
+ *   - The partition has counters of its own, and its requests count in those of `disk`, too. Its latency is not measured unless
+ *     disk_measure_latency() asks for it.
  *   - It does not hear of size changes: what `disk` loses at its end fails with -ERANGE.
- *   - The byte views (core/bytes.h) of two partitions may be used beside each other, since no block is in two of them unless they
- *     overlap; but a view of `disk` itself and one of a partition do not know of each other's range locks. Who offers both for
- *     writing reads and writes the partition through the view of the whole, at p->offset.
+ *   - Byte views (core/bytes.h) of different partitions may be used beside each other, since no block is in two that can be written
+ *     to; but a view of `disk` itself and one of a partition do not know of each other's range locks. Who offers both for
+ *     writing uses the view of the whole for the partition, too, at p->offset.
  *
- * `flags` (enum open_flags): OPEN_READ_ONLY makes it read-only whatever `disk` is. Without it, a partition that overlaps another
- * is refused with -EROFS when `disk` is writable; one with a fault always, with -EINVAL.
+ * `flags` (enum open_flags): OPEN_READ_ONLY makes it read-only whatever `disk` is. Without it, a partition that overlaps
+ * another is refused with -EROFS when `disk` is writable; one with a fault always, with -EINVAL.
  */
 int partition_open(struct disk *disk, const struct partition_table *table, const struct partition *p, unsigned flags,
 		   struct disk **out, struct error *err);

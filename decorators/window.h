@@ -22,8 +22,8 @@ void *window_new(size_t state_size, const char *kind, struct disk *below, bool s
 		 void (*describe)(struct disk *d, json_t *object));
 
 /*
- * Checks the window and makes it usable. On failure `err` says what was wrong, the window is freed, and `below` is the caller's as
- * before. What a shared disk loses or gains at its end is not seen by the size of the window; requests for what is gone
+ * Checks the window and makes it usable. On failure `err` says what was wrong, the window is freed, and `below` is the caller's
+ * as before. What a shared disk loses or gains at its end is not seen by the size of the window; requests for what is gone
  * fail with -ERANGE.
  */
 int window_publish(struct window *w, uint64_t offset, uint64_t length, struct disk **out, struct error *err);

@@ -63,7 +63,8 @@ boot() {
     drives+=(-drive "if=none,id=$disk,format=raw,read-only=on,file=$disk"
       -device "virtio-blk-pci,drive=$disk,serial=$disk,logical_block_size=$block,physical_block_size=$block")
   done
-  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t 240 -c "$guest_script" -- "${drives[@]}"
+  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t 240 -c "$guest_script" -- \
+    "${drives[@]}"
 }
 
 # ours DISK BLOCK: "NUMBER START SIZE" of all that can be opened.

@@ -2,8 +2,8 @@
 /*
  * Any bytes as the partition table of a disk: it is told in finite time, and no window is outside the disk.
  *
- * Input: one byte of choices (bits 0 and 1: size of blocks; bit 2: a good table to begin with is a GPT; bit 3: it is an MBR; bit 4: the
- * checksums are made right at last), then patches of 16 bytes: block (4 bytes; the highest bit counts from the end), place in
+ * Input: one byte of choices (bits 0 and 1: size of blocks; bit 2: there is a good GPT to begin with; bit 3: a good MBR; bit 4:
+ * the checksums are made right at last), then patches of 16 bytes: block (4 bytes; the highest bit counts from the end), place in
  * the block (2), length (1), and the bytes (9).
  */
 #include <stdint.h>
