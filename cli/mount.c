@@ -26,12 +26,17 @@ static int failed(const struct error *err)
 
 /* ------------------------------------------------------------------ what was asked for */
 
-/* Over a file goes a SPEC, into a folder NAME=SPEC. What is neither is explained when it is mounted. */
+/* Over a file goes a SPEC, into a folder NAME=SPEC. */
 static int add_disks(struct export_table *table, const char *path, char **disks, int count, struct error *err)
 {
 	struct stat st;
-	bool single = !stat(path, &st) && !S_ISDIR(st.st_mode);
+	bool single;
 
+	if (stat(path, &st)) {
+		int status = error_set_errno(err, -errno, "'%s'", path);
+		return status == -ENOTCONN ? error_hint(err, "'platter umount' takes off a mount that nobody serves") : status;
+	}
+	single = !S_ISDIR(st.st_mode);
 	if (single && count > 1)
 		return error_set(err, -EINVAL, "'%s' is a file, over which only one disk can be mounted", path);
 	for (int i = 0; i < count; i++) {

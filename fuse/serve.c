@@ -21,10 +21,12 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "core/loop.h"
@@ -44,7 +46,7 @@ struct server {
 	struct mounted mounted;
 	struct session *session;
 	int signals;      /* signalfd */
-	bool wrote_pid;
+	int pid_file;     /* created, and empty until the mount answers; -1: none */
 	struct loop *loop; /* of the watchers */
 	struct watcher *watchers;
 	_Atomic bool ending; /* watchers are to go */
@@ -134,6 +136,12 @@ static int check_type(const char *path, bool single, struct error *err)
 	return 0;
 }
 
+/* The attributes of a dead mount's root may still be known, but an extended one is always asked for. */
+static bool is_dead(const char *path)
+{
+	return getxattr(path, "user.platter.pid", NULL, 0) < 0 && errno == ENOTCONN;
+}
+
 static int find_path(struct server *s, struct error *err)
 {
 	bool single = s->request->table->count == 1 && *s->request->table->list[0].name == '\0';
@@ -146,7 +154,7 @@ static int find_path(struct server *s, struct error *err)
 		return err && err->status ? err->status : -EINVAL;
 	if (mountpoint_is_ours(s->path))
 		return error_set(err, -EBUSY, "'%s' is a mount of platter already%s ('platter umount' takes it off)", s->path,
-				 access(s->path, F_OK) && errno == ENOTCONN ? ", though nobody serves it" : "");
+				 is_dead(s->path) ? ", though nobody serves it" : "");
 	return check_type(s->path, single, err);
 }
 
@@ -179,18 +187,29 @@ static int make_files(struct server *s, struct error *err)
 	return files_create(&s->mounted.files, &r, err);
 }
 
-static int write_pid_file(struct server *s, struct error *err)
+/* Early, so that one that cannot be made is known before anything is mounted. */
+static int create_pid_file(struct server *s, struct error *err)
 {
 	const char *path = s->request->pid_file;
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 
-	if (fd < 0)
-		return error_set_errno(err, -errno, "cannot write '%s'", path);
-	s->wrote_pid = true;
-	int n = dprintf(fd, "%d\n", (int)getpid());
-	if (close(fd) || n < 0)
-		return error_set_errno(err, -errno, "cannot write '%s'", path);
-	return 0;
+	if (!path)
+		return 0;
+	s->pid_file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	return s->pid_file < 0 ? error_set_errno(err, -errno, "cannot write '%s'", path) : 0;
+}
+
+static void write_pid_file(const struct server *s)
+{
+	if (s->pid_file >= 0 && dprintf(s->pid_file, "%d\n", (int)getpid()) < 0)
+		log_message("cannot write '%s': %s", s->request->pid_file, strerror(errno));
+}
+
+static void remove_pid_file(const struct server *s)
+{
+	if (s->pid_file < 0)
+		return;
+	close(s->pid_file);
+	unlink(s->request->pid_file);
 }
 
 /* From now on nobody reads what we say but the system's log. */
@@ -212,6 +231,7 @@ static void be_ready(struct mounted *m)
 {
 	struct server *s = (struct server *)((char *)m - offsetof(struct server, mounted));
 
+	write_pid_file(s);
 	notify_manager("READY=1");
 	if (s->request->ready_fd < 0)
 		return;
@@ -306,10 +326,8 @@ static void run(const struct server *s)
 static int serve_mounted(struct server *s, struct error *err)
 {
 	struct wait_group left = {0};
-	int status = s->request->pid_file ? write_pid_file(s, err) : 0;
+	int status = start_watchers(s, &left, err);
 
-	if (!status)
-		status = start_watchers(s, &left, err);
 	if (!status)
 		status = session_start(s->session, err);
 	if (status) {
@@ -320,8 +338,6 @@ static int serve_mounted(struct server *s, struct error *err)
 	if (s->loop)
 		stop_watchers(s, &left);
 	session_end(s->session);
-	if (s->wrote_pid)
-		unlink(s->request->pid_file);
 	return status;
 }
 
@@ -331,11 +347,16 @@ static int mount_and_serve(struct server *s, struct error *err)
 
 	if (status)
 		return status;
+	status = create_pid_file(s, err);
+	if (status)
+		goto out;
 	s->mounted.options = &s->request->options;
 	s->mounted.ready = be_ready;
 	status = session_mount(s->path, &s->mounted, &s->session, err);
 	if (!status)
 		status = serve_mounted(s, err);
+	remove_pid_file(s);
+out:
 	files_free(&s->mounted.files);
 	return status;
 }
@@ -356,7 +377,7 @@ static int open_and_serve(struct server *s, struct error *err)
 
 int serve(const struct serve_request *request, struct error *err)
 {
-	struct server s = {.request = request, .signals = -1};
+	struct server s = {.request = request, .signals = -1, .pid_file = -1};
 	int status = exports_check(request->table, err);
 
 	if (!status)
