@@ -71,6 +71,21 @@ t_as_user() {
   "$@"
 }
 
+# give_user FILE: it belongs to the user of the test.
+give_user() { [[ ! ${as[*]} ]] || chown "$user:$user" "$1"; }
+
+# allow_other_users: until the test ends, users may say allow_other.
+allow_other_users() {
+  if [[ $is_root ]]; then
+    echo user_allow_other >"$tmp/fuse.conf"
+    [[ -e /etc/fuse.conf ]] || skip_test "there is no /etc/fuse.conf"
+    at_exit umount -l /etc/fuse.conf
+    mount --bind "$tmp/fuse.conf" /etc/fuse.conf
+  else
+    grep -qx user_allow_other /etc/fuse.conf || skip_test "/etc/fuse.conf does not say user_allow_other"
+  fi
+}
+
 # What stands before commands that the user of the test gives.
 as=()
 
@@ -93,6 +108,35 @@ start_mount() {
   return 1
 }
 
+# start_daemon POINT ARG...: the same with -d. Sets mount_pid; what a sanitizer has to say fails the test at its end.
+start_daemon() {
+  local dir report
+  dir=$(mktemp -d "$tmp/daemon.XXXXXX")
+  [[ ! ${as[*]} ]] || chown "$user:$user" "$dir"
+  report=log_path=$dir/report
+  at_exit end_daemon "$dir" "$(realpath "$1")"
+  "${as[@]}" env ASAN_OPTIONS="${ASAN_OPTIONS:-} $report" UBSAN_OPTIONS="${UBSAN_OPTIONS:-} $report" \
+    TSAN_OPTIONS="${TSAN_OPTIONS:-} $report" "$platter" mount -d --pid-file "$dir/pid" "$@"
+  mount_pid=$(cat "$dir/pid")
+  echo "$mount_pid" >"$dir/pid-to-end"
+}
+
+end_daemon() {
+  local pid status=0
+  if [[ -s $1/pid-to-end ]]; then
+    pid=$(cat "$1/pid-to-end")
+    if is_platter "$pid"; then
+      kill "$pid"
+      wait_for 30 has_ended "$pid" || { status=1 && kill -KILL "$pid"; }
+    fi
+  fi
+  ! is_mounted "$2" || umount -l "$2"
+  ! cat "$1"/report.* 2>/dev/null || return 1
+  return "$status"
+}
+
+is_platter() { grep -q platter "/proc/$1/comm" 2>/dev/null; }
+
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
   local i
@@ -104,7 +148,8 @@ wait_for() {
   return 1
 }
 
-has_ended() { ! kill -0 "$1" 2>/dev/null; }
+has_ended() { ! is_running "$1"; }
+is_running() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:.*zombie' "/proc/$1/status" 2>/dev/null; }
 is_mounted() { grep -q " $1 .* fuse.platter " /proc/self/mountinfo; }
 
 # stop_mount [PID [LOG]]: SIGTERM; then it has to end well.
@@ -122,6 +167,17 @@ ended_well() {
   cat "$log"
   [[ $status = 0 ]] || { echo "the server ended with status $status"; return 1; }
   [[ ! -s $log ]] || { echo "the server said the above"; return 1; }
+}
+
+# ended_saying TEXT: it ends by itself within 30 seconds, with status 0, and has said TEXT.
+ended_saying() {
+  local status=0
+  wait_for 30 has_ended "$mount_pid"
+  : >"$mount_log.ended"
+  wait "$mount_pid" || status=$?
+  cat "$mount_log"
+  [[ $status = 0 ]] || { echo "the server ended with status $status"; return 1; }
+  grep -q -e "$1" "$mount_log"
 }
 
 # kill_mount: SIGKILL.
@@ -151,6 +207,13 @@ gives() {
   local got
   got=$("${as[@]}" "${@:2}") || { echo "failed and printed '$got': ${*:2}"; return 1; }
   [[ $got = "$1" ]] || { echo "expected '$1', got '$got': ${*:2}"; return 1; }
+}
+
+# holds FILE OFFSET LENGTH CHARACTER: there is nothing else in this range.
+holds() {
+  dd if="$1" bs=64K iflag=skip_bytes,count_bytes skip="$2" count="$3" status=none >range
+  gives "$(numfmt --from=iec "$3")" stat -c %s range
+  gives 0 bash -c "tr -d '$4' <range | wc -c"
 }
 
 # refused STATUS TEXT COMMAND...: it ends with that status, and TEXT (a basic regular expression) is in its error.

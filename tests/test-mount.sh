@@ -7,13 +7,6 @@ need_mount
 need jq jq
 need getfattr attr
 
-# holds FILE OFFSET LENGTH CHARACTER: there is nothing else in this range.
-holds() {
-  dd if="$1" bs=64K iflag=skip_bytes,count_bytes skip="$2" count="$3" status=none >range
-  gives "$(numfmt --from=iec "$3")" stat -c %s range
-  gives 0 bash -c "tr -d '$4' <range | wc -c"
-}
-
 # ------------------------------------------------------------------ what stat(2) says
 
 test_sizes() {
@@ -694,6 +687,21 @@ test_user_refused() {
   fails is_mounted "$PWD/m"
 }
 
+# What nobody has allowed is refused, and said by fusermount3.
+test_user_allow_other() {
+  mkdir m
+  chown $user m
+  if ! grep -qx user_allow_other /etc/fuse.conf 2>/dev/null; then
+    refused 1 "user_allow_other" "$platter" mount m d=mem:1M -o allow_other
+    fails is_mounted "$PWD/m"
+  fi
+  allow_other_users
+  start_mount m d=mem:1M -o allow_other,mode=644
+  as=()
+  gives "644 $user" stat -c '%a %u' m/d
+  "$call" read m/d 0 4096
+}
+
 run_test "sizes are those of the disks" test_sizes
 run_test "content goes to the disk and comes from it" test_content
 run_test "a file mounted over a file" test_single_file
@@ -742,5 +750,6 @@ run_test "-o threads=1" works -o threads=1
 run_test "-o threads=1024" works -o threads=1024,,
 run_user_test "write and read" test_user
 run_user_test "unmount" test_user_umount
+run_user_test "-o allow_other" test_user_allow_other
 run_user_test "a folder of somebody else" test_user_refused
 t_done
