@@ -32,10 +32,11 @@ static int add_disks(struct export_table *table, const char *path, char **disks,
 	struct stat st;
 	bool single;
 
-	if (stat(path, &st)) {
-		int status = error_set_errno(err, -errno, "'%s'", path);
-		return status == -ENOTCONN ? error_hint(err, "'platter umount' takes off a mount that nobody serves") : status;
-	}
+	if (stat(path, &st) && errno == ENOTCONN)
+		return error_set(err, -ENOTCONN, "'%s' is a mount, though nobody serves it ('platter umount' takes it off)",
+				 path);
+	if (stat(path, &st))
+		return error_set_errno(err, -errno, "'%s'", path);
 	single = !S_ISDIR(st.st_mode);
 	if (single && count > 1)
 		return error_set(err, -EINVAL, "'%s' is a file, over which only one disk can be mounted", path);

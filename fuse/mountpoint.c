@@ -12,10 +12,10 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #define TYPE "fuse." MOUNT_SUBTYPE
+#define SOURCE MOUNT_SOURCE ":"
 
 /* ------------------------------------------------------------------ paths */
 
@@ -68,36 +68,59 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-/* The mount point (the fifth word) and the type (the first word behind " - ") of one line, which is taken apart. */
-static bool split_line(char *line, char **point, char **type)
+struct mount_line {
+	const char *point, *type, *source;
+};
+
+/* The mount point (the fifth word), and type and source (the words behind " - ") of one line, which is taken apart. */
+static bool split_line(char *line, struct mount_line *out)
 {
-	char *rest = line, *dash = strstr(line, " - ");
+	char *rest = line, *dash = strstr(line, " - "), *point = line;
 
 	if (!dash)
 		return false;
-	*type = dash + 3;
-	(*type)[strcspn(*type, " \n")] = '\0';
+	*dash = '\0';
+	dash += 3;
+	out->type = strsep(&dash, " \n");
+	out->source = dash ? strsep(&dash, " \n") : "";
 	for (int i = 0; i < 5 && rest; i++)
-		*point = strsep(&rest, " ");
-	unescape(*point);
+		point = strsep(&rest, " ");
+	unescape(point);
+	out->point = point;
 	return rest != NULL;
+}
+
+/*
+ * Is what lies on top of `path` a mount of ours? Then *server is the process that its source names. Read from the kernel's list,
+ * for which it does not have to answer, nor to let us in.
+ */
+static bool find_mount(const char *path, long *server)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	struct mount_line m;
+	char *line = NULL;
+	size_t allocated = 0;
+	bool ours = false;
+
+	*server = 0;
+	if (!file)
+		return false;
+	while (getline(&line, &allocated, file) >= 0) {
+		if (!split_line(line, &m) || strcmp(m.point, path) != 0)
+			continue;
+		ours = strcmp(m.type, TYPE) == 0;
+		*server = ours && strncmp(m.source, SOURCE, strlen(SOURCE)) == 0 ? strtol(m.source + strlen(SOURCE), NULL, 10) : 0;
+	}
+	free(line);
+	fclose(file);
+	return ours;
 }
 
 bool mountpoint_is_ours(const char *path)
 {
-	FILE *file = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL, *point = NULL, *type;
-	size_t allocated = 0;
-	bool ours = false;
+	long server;
 
-	if (!file)
-		return false;
-	while (getline(&line, &allocated, file) >= 0)
-		if (split_line(line, &point, &type) && strcmp(point, path) == 0)
-			ours = strcmp(type, TYPE) == 0; /* the last one lies on top */
-	free(line);
-	fclose(file);
-	return ours;
+	return find_mount(path, &server);
 }
 
 /* Only what is called as we are is waited for: numbers of processes are used again, and differ between containers. */
@@ -118,15 +141,9 @@ static bool is_platter(long pid)
 
 pid_t mountpoint_server(const char *path)
 {
-	char text[24];
-	ssize_t n = getxattr(path, "user.platter.pid", text, sizeof(text) - 1);
 	long pid;
 
-	if (n <= 0)
-		return 0;
-	text[n] = '\0';
-	pid = strtol(text, NULL, 10);
-	return pid > 1 && pid <= INT_MAX && is_platter(pid) ? (pid_t)pid : 0;
+	return find_mount(path, &pid) && pid > 1 && pid <= INT_MAX && is_platter(pid) ? (pid_t)pid : 0;
 }
 
 /* ------------------------------------------------------------------ unmounting */

@@ -11,6 +11,9 @@
 /* The file system type that the kernel shows for our mounts is "fuse." and this. */
 #define MOUNT_SUBTYPE "platter"
 
+/* What it shows as their source (in df, for instance) is this, a colon, and the number of the process that serves. */
+#define MOUNT_SOURCE "platter"
+
 /* The absolute path of `path` without symbolic links, also where a dead mount lies on it. To be freed; NULL with `err` set. */
 char *mountpoint_resolve(const char *path, struct error *err);
 

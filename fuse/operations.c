@@ -637,7 +637,7 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, 
 
 static const char attribute_spec[] = "user.platter.spec";
 static const char attribute_info[] = "user.platter.info";
-static const char attribute_pid[] = "user.platter.pid"; /* of the root: who to wait for after unmounting */
+static const char attribute_pid[] = "user.platter.pid"; /* of the root: who serves it */
 
 /* What opens the same as this file shows. To be freed. */
 static char *spec_of(const struct file_entry *e)

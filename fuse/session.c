@@ -26,6 +26,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -264,13 +265,16 @@ static void catch_kicks(void)
 
 static int add_options(struct fuse_args *arguments, const struct mount_options *o)
 {
+	char names[80];
 	const char *list[] = {
-		"default_permissions,fsname=platter,subtype=" MOUNT_SUBTYPE,
+		"default_permissions",
+		names,
 		o->allow_other ? "allow_other" : NULL,
 		o->auto_unmount ? "auto_unmount" : NULL,
 		o->read_only ? "ro" : NULL,
 	};
 
+	snprintf(names, sizeof(names), "subtype=" MOUNT_SUBTYPE ",fsname=" MOUNT_SOURCE ":%d", (int)getpid());
 	if (fuse_opt_add_arg(arguments, "platter"))
 		return -1;
 	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++)

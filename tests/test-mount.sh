@@ -651,7 +651,7 @@ test_kernel_options() {
   mkdir m
   start_mount m d=mem:1M
   grep " $PWD/m " /proc/self/mountinfo | tee shown
-  grep -q ' - fuse.platter platter .*default_permissions' shown
+  grep -q ' - fuse.platter platter:[0-9]* .*default_permissions' shown
   grep -q nosuid,nodev shown
 }
 
