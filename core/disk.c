@@ -271,6 +271,11 @@ int disk_report_reservations(struct disk *d, struct reservation_report *report,
 	return d->ops.report_reservations(d, report, io);
 }
 
+int disk_watch_reservations(struct disk *d, struct reservation_watch *w, bool on)
+{
+	return d->ops.watch_reservations(d, w, on);
+}
+
 int disk_identity(struct disk *d, struct identity *out)
 {
 	*out = (struct identity){0};

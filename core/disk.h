@@ -137,7 +137,7 @@ void disk_cancel_resize_waits(struct disk *d);
 /* Ejects the medium. -EOPNOTSUPP where there is none to eject. */
 int disk_eject(struct disk *d, const struct io *io);
 
-enum reservation_type { /* numbered as by SPC-4 7.x and NVMe alike in Linux' pr_type order */
+enum reservation_type { /* numbered as by NVMe and Linux' pr_type; in SCSI these are 0, 1, 3, 5, 6, 7, 8 */
 	RESERVATION_NONE,
 	RESERVATION_WRITE_EXCLUSIVE,
 	RESERVATION_EXCLUSIVE_ACCESS,
@@ -153,16 +153,22 @@ enum reservation_action {
 	RESERVATION_RESERVE,
 	RESERVATION_RELEASE,
 	RESERVATION_CLEAR,
-	RESERVATION_PREEMPT, /* victim: new_key */
-	RESERVATION_PREEMPT_ABORT,
+	RESERVATION_PREEMPT,       /* victims: new_key */
+	RESERVATION_PREEMPT_ABORT, /* and returns when no request that was let through before it is under way any more */
+	RESERVATION_MOVE,          /* registers also[0] with new_key and makes it the holder */
 };
 
+/* decorators/reservations.h says what each action does, and how SCSI's and NVMe's commands become one. */
 struct reservation_request {
 	enum reservation_action action;
 	enum reservation_type type; /* reserve, release, preempt */
 	uint64_t key;
 	uint64_t new_key;
-	int persist; /* register: -1 leave, 0 off, 1 persists through power loss */
+	int persist;                   /* register, move: -1 leave, 0 off, 1 persists through power loss */
+	bool nvme;                     /* by NVMe's rules where they are not SCSI's */
+	bool unregister;               /* move: who asks is no registrant any more */
+	const struct initiator *also;  /* register: others to which the same happens, all or none; move: whereto */
+	size_t nr_also;
 };
 
 struct reservation_registrant {
@@ -181,11 +187,36 @@ struct reservation_report {
 	struct reservation_registrant *registrants; /* owned by the caller: free() */
 };
 
-/* Carries out one persistent-reservation service action for io->who. -EBADE on a conflict; -EOPNOTSUPP without support. */
+/* What somebody else did to an initiator: a unit attention in SCSI, a notification in NVMe. */
+enum reservation_event {
+	RESERVATION_EVENT_PREEMPTED,              /* by clear: its registration and all others are gone */
+	RESERVATION_EVENT_REGISTRATION_PREEMPTED, /* by preempt: its registration is gone */
+	RESERVATION_EVENT_RELEASED,               /* it is a registrant, and the reservation was released or is of another type */
+};
+
+/*
+ * Someone who wants to hear of these events, of all initiators. `tell` is called on the thread that made the change, before its
+ * disk_reserve() returns, under a lock: it may neither wait nor call the disk.
+ */
+struct reservation_watch {
+	void (*tell)(struct reservation_watch *w, const struct initiator *who, enum reservation_event event);
+	struct reservation_watch *next; /* the disk's */
+};
+
+/*
+ * Carries out one persistent-reservation service action for io->who. Where it fails nothing has changed. -EBADE on a conflict;
+ * -EINVAL for what the standards call an invalid field; -ENOSPC when there are too many registrants; -EOPNOTSUPP without support.
+ */
 int disk_reserve(struct disk *d, const struct reservation_request *request, const struct io *io);
 
 /* Reports registrations and the holder. -EOPNOTSUPP without support, which is how to ask for it. */
 int disk_report_reservations(struct disk *d, struct reservation_report *report, const struct io *io);
+
+/*
+ * Begins (`on`) or ends the watching; `w` is not touched any more when that returns. Every watch is ended before the disk is
+ * closed. -EOPNOTSUPP without support.
+ */
+int disk_watch_reservations(struct disk *d, struct reservation_watch *w, bool on);
 
 /* ------------------------------------------------------------------ looking inside */
 

@@ -32,10 +32,13 @@ struct failure {
 	char text[240];           /* one line, without a period; "" when there is none */
 };
 
-/* The initiator a request comes from, for reservations; compared by value. All zero: this process itself. */
+/*
+ * The initiator a request comes from, for reservations; compared by value. All zero: this process itself, which also is who asks
+ * where no initiator is known (NBD, files).
+ */
 struct initiator {
-	uint8_t id[16];
-	uint16_t port;
+	uint8_t id[16]; /* NVMe: host identifier; SCSI: initiator port, what a TransportID says of it or a digest of that */
+	uint16_t port;  /* SCSI: relative target port, since each pair is a registrant of its own; NVMe, where hosts are: 0 */
 };
 
 /*

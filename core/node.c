@@ -71,6 +71,11 @@ static int forward_report(struct disk *d, struct reservation_report *report, con
 	return disk_report_reservations(d->children[0], report, io);
 }
 
+static int forward_watch(struct disk *d, struct reservation_watch *w, bool on)
+{
+	return disk_watch_reservations(d->children[0], w, on);
+}
+
 static int forward_identity(struct disk *d, struct identity *out)
 {
 	return disk_identity(d->children[0], out);
@@ -93,6 +98,7 @@ static const struct disk_ops forward_ops = {
 	.eject = forward_eject,
 	.reserve = forward_reserve,
 	.report_reservations = forward_report,
+	.watch_reservations = forward_watch,
 	.child_resized = take_child_size,
 };
 
@@ -160,6 +166,14 @@ static int leaf_report(struct disk *d, struct reservation_report *report, const 
 	return io_fail(io, -EOPNOTSUPP, "%s: no persistent reservations", d->kind);
 }
 
+static int leaf_watch(struct disk *d, struct reservation_watch *w, bool on)
+{
+	(void)d;
+	(void)w;
+	(void)on;
+	return -EOPNOTSUPP;
+}
+
 static int no_identity(struct disk *d, struct identity *out)
 {
 	(void)d;
@@ -178,6 +192,7 @@ static const struct disk_ops leaf_ops = {
 	.eject = leaf_eject,
 	.reserve = leaf_reserve,
 	.report_reservations = leaf_report,
+	.watch_reservations = leaf_watch,
 };
 
 /* Every entry but describe and close, which may stay empty, gets one. */
@@ -200,6 +215,7 @@ static void complete_ops(struct disk_ops *ops, const struct disk_ops *defaults)
 	COMPLETE(eject);
 	COMPLETE(reserve);
 	COMPLETE(report_reservations);
+	COMPLETE(watch_reservations);
 	COMPLETE(child_resized);
 #undef COMPLETE
 }

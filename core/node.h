@@ -29,6 +29,7 @@
  *   prefetch        forwarded                 success, nothing done
  *   resize, eject   forwarded                 -EOPNOTSUPP
  *   reserve, report forwarded                 -EOPNOTSUPP
+ *   watch           forwarded                 -EOPNOTSUPP
  *   identity        forwarded if read is, too -EOPNOTSUPP
  *   child_resized   takes the child's size    -
  *   describe        adds nothing              adds nothing
@@ -55,6 +56,7 @@ struct disk_ops {
 		       const struct io *io);
 	int (*report_reservations)(struct disk *d, struct reservation_report *report,
 				   const struct io *io);
+	int (*watch_reservations)(struct disk *d, struct reservation_watch *w, bool on);
 
 	/* A node that reads by itself shows other bytes than its child: without this it has no identity. */
 	int (*identity)(struct disk *d, struct identity *out);

@@ -116,6 +116,11 @@ static int window_report(struct disk *d, struct reservation_report *report, cons
 	return disk_report_reservations(below(d), report, io);
 }
 
+static int window_watch(struct disk *d, struct reservation_watch *w, bool on)
+{
+	return disk_watch_reservations(below(d), w, on);
+}
+
 static int window_close(struct disk *d, bool abandoned, struct error *err)
 {
 	(void)abandoned;
@@ -134,6 +139,7 @@ static const struct disk_ops window_ops = {
 	.eject = window_eject,
 	.reserve = window_reserve,
 	.report_reservations = window_report,
+	.watch_reservations = window_watch,
 	.identity = window_identity,
 	.child_resized = window_size,
 	.describe = window_describe,
