@@ -16,6 +16,7 @@ const struct disk_kind *const disk_kinds[] = {
 	&readonly_kind,
 	&slice_kind,
 	&part_kind,
+	&prwrap_kind,
 	NULL,
 };
 

@@ -13,6 +13,7 @@ extern const struct disk_kind layers_kind;
 extern const struct disk_kind mmap_kind;
 extern const struct disk_kind null_kind;
 extern const struct disk_kind part_kind;
+extern const struct disk_kind prwrap_kind;
 extern const struct disk_kind readonly_kind;
 extern const struct disk_kind slice_kind;
 extern const struct disk_kind sql_kind;

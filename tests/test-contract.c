@@ -21,7 +21,7 @@
 
 /*
  * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), TABLE (a file with
- * two partitions) and BLOCK in capitals.
+ * two partitions), RESERVATIONS and BLOCK in capitals.
  */
 struct word {
 	const char *word, *text;
@@ -148,7 +148,8 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	const char *base = strstr(pattern, "BASELITTLE") ? make_database("base-little", SMALL, block) : "";
 	const struct word words[] = {{"SIZE", size},         {"SMALL", small},  {"FILE", file}, {"LITTLE", little},
 				     {"DATABASE", database}, {"BASELITTLE", base}, {"TABLE", table},
-				     {"BLOCK", block_text},  {0}};
+				     {"BLOCK", block_text},
+				     {"RESERVATIONS", tmppath("reservations")}, {0}};
 
 	snprintf(size, sizeof(size), "%" PRIu64, SIZE);
 	snprintf(small, sizeof(small), "%" PRIu64, SMALL);
@@ -221,6 +222,14 @@ static const char *const stacks[] = {
 	"slice:12288,1M:part:2:file:TABLE;block=BLOCK",
 	"sqldiff:DATABASE:part:2:file:TABLE;block=BLOCK",
 	"slice:12288,3M:sqldiff:DATABASE:slice:4096:file:FILE;block=BLOCK",
+	"prwrap:mem:SIZE;block=BLOCK",
+	"prwrap:file:FILE;direct;block=BLOCK",
+	"prwrap;persist=RESERVATIONS:file:FILE;block=BLOCK",
+	"ro:prwrap:memdiff:file:FILE;block=BLOCK",
+	"slice:12288,3M:prwrap:slice:4096:file:FILE;block=BLOCK",
+	"memdiff:prwrap:mem:SIZE;block=BLOCK",
+	"prwrap:ro:mem:SIZE;block=BLOCK",
+	"prwrap:prwrap:memdiff:null:SIZE;block=BLOCK",
 };
 
 static bool has(const char *text, const char *part)
@@ -243,8 +252,8 @@ static void check_each(const char *const *patterns, size_t count)
 
 /* ------------------------------------------------------------------ every pair, and every pair over every leaf */
 
-static const char *const outers[] = {"ro:", "slice:12288,98304:", "slice:4096:", "memdiff:"};
-static const char *const inners[] = {"ro:", "slice:8192,204800:", "slice:4096:", "memdiff:"};
+static const char *const outers[] = {"ro:", "slice:12288,98304:", "slice:4096:", "memdiff:", "prwrap:"};
+static const char *const inners[] = {"ro:", "slice:8192,204800:", "slice:4096:", "memdiff:", "prwrap:"};
 static const char *const little_leaves[] = {
 	"mem:SMALL;block=BLOCK",
 	"null:SMALL;block=BLOCK",

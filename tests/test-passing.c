@@ -18,10 +18,13 @@ static const struct wrapper {
 	uint64_t offset; /* of the window on the trap */
 	bool changes_pass;
 	bool size_passes;
+	bool resize_passes;
+	bool reserves; /* has reservations of its own */
 } wrappers[] = {
 	{"slice:4096:null:1M", 4096, true, true},
 	{"ro:null:1M", 0, false, true},
 	{"memdiff:null:1M", 0, false, true},
+	{"prwrap:null:1M", 0, true, true, true, true},
 };
 
 #define NR_WRAPPERS (sizeof(wrappers) / sizeof(*wrappers))
@@ -98,7 +101,9 @@ static bool passes(const struct wrapper *w, enum trap_op op)
 	if (op == TRAP_WRITE || op == TRAP_DISCARD || op == TRAP_ZEROES)
 		return w->changes_pass;
 	if (op == TRAP_RESIZE)
-		return false; /* slice: a window; ro: refused; memdiff: its own */
+		return w->resize_passes; /* slice: a window; ro: refused; memdiff: its own */
+	if (op == TRAP_RESERVE || op == TRAP_REPORT)
+		return !w->reserves;
 	if (op == TRAP_FLUSH)
 		return w->offset || strncmp(w->spec, "memdiff", 7);
 	return true;
@@ -220,6 +225,10 @@ static void test_reservations_and_eject(void)
 		struct reservation_request request = {.action = RESERVATION_PREEMPT, .key = 77};
 		struct reservation_report report;
 		struct io io = {.who = &who};
+		if (wrappers[i].reserves) {
+			CHECK_EQ(disk_close(d, NULL), 0);
+			continue;
+		}
 		CHECK_EQ(disk_reserve(d, &request, &io), 0);
 		CHECK_EQ(disk_report_reservations(d, &report, &io), 0);
 		CHECK_EQ(report.generation, 7);
@@ -286,16 +295,16 @@ static void test_huge_granules_of_a_slice(void)
 
 static void test_id(void)
 {
-	static const char *const specs[] = {"memdiff:null:1M", "ro:null:1M", "slice:0:null:1M"};
+	static const char *const specs[] = {"memdiff:null:1M", "ro:null:1M", "prwrap:null:1M", "slice:0:null:1M"};
 
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < 4; i++) {
 		struct trap *t = trap_create(&full);
 		struct disk *d;
 		t->disk.info.flags |= DISK_HAS_ID;
 		memset(t->disk.info.id, 0x5a, 16);
 		d = wrap(specs[i], &t->disk);
-		CHECK_EQ(!!(disk_info(d)->flags & DISK_HAS_ID), i < 2); /* a window is not the disk */
-		CHECK(i == 2 || !memcmp(disk_info(d)->id, t->disk.info.id, 16));
+		CHECK_EQ(!!(disk_info(d)->flags & DISK_HAS_ID), i < 3); /* a window is not the disk */
+		CHECK(i == 3 || !memcmp(disk_info(d)->id, t->disk.info.id, 16));
 		CHECK_EQ(disk_close(d, NULL), 0);
 	}
 }
