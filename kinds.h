@@ -6,6 +6,7 @@
 #include "core/kind.h"
 
 extern const struct disk_kind autocache_kind;
+extern const struct disk_kind delay_kind;
 extern const struct disk_kind file_kind;
 extern const struct disk_kind mem_kind;
 extern const struct disk_kind memdiff_kind;

@@ -208,6 +208,8 @@ static const char *const stacks[] = {
 	"slice:12288,3M:autocache::file:FILE;block=BLOCK",
 	"memdiff:autocache::file:FILE;block=BLOCK",
 	"memdiff:autocache:outer:autocache:inner:file:FILE;block=BLOCK",
+	"delay:0:mem:SIZE;block=BLOCK",
+	"memdiff:delay:0:slice:4096:file:FILE;direct;block=BLOCK",
 	"sqldiff:DATABASE:file:FILE;block=BLOCK",
 	"sqldiff:DATABASE:mem:3M;block=BLOCK",
 	"sqldiff:DATABASE:null:7M;block=BLOCK",
@@ -277,6 +279,20 @@ static void check_pairs(void)
 		check_spec(pattern, blocks[(outer + inner + leaf) % 2],
 			   (struct contract){.forgets = forgets(pattern),
 					     .without = CONTRACT_LIFE | CONTRACT_FIBERS});
+	}
+}
+
+/* Decorators that hand all on: each over and under the others. */
+static void check_forwarders(void)
+{
+	static const char *const forwarders[] = {"delay:0:", "delay:1us;flush=0;jitter=1us:"};
+	static const char *const orders[] = {"%1$s%2$s%3$s", "%2$s%1$s%3$s"};
+	char pattern[200];
+
+	for (size_t i = 0; i < 2 * 2 * NR_WRAPPERS; i++) {
+		const char *leaf = little_leaves[i % 2 * 2];
+		snprintf(pattern, sizeof(pattern), orders[i / 2 % 2], forwarders[i % 2], inners[i / 4], leaf);
+		check_spec(pattern, blocks[i / 4 % 2], (struct contract){.without = CONTRACT_LIFE | CONTRACT_FIBERS});
 	}
 }
 
@@ -394,6 +410,7 @@ int main(void)
 	check_read_only_open();
 	check_largest();
 	check_pairs();
+	check_forwarders();
 	check_device();
 	return TAP_DONE();
 }
