@@ -459,11 +459,24 @@ static int file_disk_identity(struct disk *d, struct identity *out)
 	return f->is_device ? -EOPNOTSUPP : file_identity(f->fd, out);
 }
 
+/*
+ * Closing is not enough: a request of an io_uring holds the file until a moment after it was answered, and the lock with it, so
+ * that whoever opens the file right after us would now and then be refused.
+ */
+static void let_go_of_lock(struct file *f)
+{
+	struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+	if (f->fd >= 0)
+		fcntl(f->fd, F_OFD_SETLK, &l);
+}
+
 static int file_close(struct disk *d, bool abandoned, struct error *err)
 {
 	struct file *f = file_of(d);
 	int status = 0;
 
+	let_go_of_lock(f);
 	if (f->fd >= 0 && close(f->fd))
 		status = error_set_errno(err, -errno, "closing '%s'", f->path);
 	f->fd = -1;
