@@ -17,6 +17,7 @@ const struct disk_kind *const disk_kinds[] = {
 	&slice_kind,
 	&part_kind,
 	&prwrap_kind,
+	&striped_kind,
 	&delay_kind,
 	NULL,
 };

@@ -19,5 +19,6 @@ extern const struct disk_kind readonly_kind;
 extern const struct disk_kind slice_kind;
 extern const struct disk_kind sql_kind;
 extern const struct disk_kind sqldiff_kind;
+extern const struct disk_kind striped_kind;
 
 #endif

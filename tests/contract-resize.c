@@ -146,14 +146,19 @@ static void check_grown(struct trial *t, uint64_t size)
 	check_extents(t, 0, size, SIZE_MAX);
 }
 
+static uint64_t step_of(const struct contract *c, struct disk *d)
+{
+	return c->resize_step ? c->resize_step : disk_info(d)->block_size;
+}
+
 static void check_resizes(struct trial *t)
 {
-	uint64_t b = t->model.block, size = t->model.size, half = size / 2 / b * b;
+	uint64_t b = t->model.block, step = step_of(t->c, t->disk), size = t->model.size, half = size / 2 / step * step;
 	struct disk *d = t->disk;
 
 	fill_all(t);
-	check_waiters_wake(d, size + 5 * b);
-	check_grown(t, size + 5 * b);
+	check_waiters_wake(d, size + 5 * step);
+	check_grown(t, size + 5 * step);
 	fill_all(t);
 	check_waiters_wake(d, half);
 	expect_all(d, half, b, -ERANGE, (char *)t->model.bytes);
@@ -163,8 +168,8 @@ static void check_resizes(struct trial *t)
 	check_grown(t, size);
 	do_write(t, half - b, 2 * b);
 	do_discard(t, half - b, 2 * b, 0);
-	CHECK_EQ(disk_resize(d, b, &io_plain), 0);
-	check_grown(t, b);
+	CHECK_EQ(disk_resize(d, step, &io_plain), 0);
+	check_grown(t, step);
 	CHECK_EQ(disk_resize(d, size, &io_plain), 0);
 	check_grown(t, size);
 	CHECK_EQ(disk_resize(d, size, &io_plain), 0);
@@ -198,28 +203,28 @@ static void *race_resizes(void *argument)
 	return NULL;
 }
 
-static void check_resize_races(struct disk *d, uint64_t size)
+static void check_resize_races(struct disk *d, uint64_t size, uint64_t step)
 {
 	struct racing z = {.disk = d, .size = size};
 	struct random r = random_stream(6);
-	uint64_t b = disk_info(d)->block_size;
 	pthread_t threads[3];
 
 	for (unsigned i = 0; i < 3; i++)
 		if (pthread_create(&threads[i], NULL, race_resizes, &z))
 			abort();
 	for (unsigned i = 0; i < contract_rounds(60); i++)
-		CHECK_EQ(disk_resize(d, (random_below(&r, size / b) + 1) * b, &io_plain), 0);
+		CHECK_EQ(disk_resize(d, (random_below(&r, size / step) + 1) * step, &io_plain), 0);
 	atomic_store(&z.stop, true);
 	for (unsigned i = 0; i < 3; i++)
 		pthread_join(threads[i], NULL);
-	CHECK_EQ(disk_resize(d, b, &io_plain), 0);
+	CHECK_EQ(disk_resize(d, step, &io_plain), 0);
 	CHECK_EQ(disk_resize(d, size, &io_plain), 0);
 }
 
 void part_resize(const struct contract *c, struct disk *d)
 {
 	bool can = contract_is_writable(d) && (disk_info(d)->flags & DISK_RESIZABLE);
+	uint64_t step = step_of(c, d);
 	struct trial t;
 
 	check_size_refused(d);
@@ -231,9 +236,9 @@ void part_resize(const struct contract *c, struct disk *d)
 	}
 	if (trial_begin(&t, c, d, 7)) {
 		check_resizes(&t);
-		check_resize_races(d, t.model.size);
-		memset(t.model.bytes + t.model.block, 0, t.model.size - t.model.block);
-		CHECK_EQ(disk_read(d, &VEC_FLAT(t.model.bytes, t.model.block), 0, &io_plain), 0);
+		check_resize_races(d, t.model.size, step);
+		memset(t.model.bytes + step, 0, t.model.size - step);
+		CHECK_EQ(disk_read(d, &VEC_FLAT(t.model.bytes, step), 0, &io_plain), 0);
 	}
 	trial_end(&t);
 }

@@ -30,6 +30,7 @@ struct contract {
 	unsigned open_flags; /* enum open_flags */
 	uint32_t block_size; /* 0: any */
 	uint64_t size;       /* 0: any. All of it is read: some MiB at most, or leave out all but FACTS and RANGE */
+	uint32_t resize_step; /* sizes are multiples of it; 0: of the block */
 	bool forgets;        /* reads as zeroes whatever was written */
 	bool may_tear;       /* a read may meet a write of the same block half done (page cache) */
 	unsigned without;    /* enum contract_part */

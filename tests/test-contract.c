@@ -138,6 +138,18 @@ static void run_contract(void)
 	CHECK_EQ(contract_run(&now.contract), 0);
 }
 
+/* Whole rows of the stripes in the list below. */
+static uint32_t resize_step_of(const char *pattern)
+{
+	unsigned chunk, members = 1;
+
+	if (sscanf(pattern, "striped:%uK", &chunk) != 1)
+		return 0;
+	while ((pattern = strchr(pattern, ',')))
+		pattern++, members++;
+	return chunk * 1024 * members;
+}
+
 /* The suite over `pattern` as a test of that name. */
 static void check_spec(const char *pattern, uint32_t block, struct contract expected)
 {
@@ -160,6 +172,7 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	now.contract.spec = now.spec;
 	now.contract.block_size = block;
 	now.contract.may_tear = strstr(pattern, "file:") != NULL;
+	now.contract.resize_step = resize_step_of(pattern);
 	snprintf(name, sizeof(name), "%s (%" PRIu32 ")", pattern, block);
 	tap_run(name, run_contract);
 }
@@ -209,6 +222,14 @@ static const char *const stacks[] = {
 	"memdiff:autocache::file:FILE;block=BLOCK",
 	"memdiff:autocache:outer:autocache:inner:file:FILE;block=BLOCK",
 	"delay:0:mem:SIZE;block=BLOCK",
+	"striped:4K:[mem:2M;block=BLOCK,mem:2M;block=BLOCK]",
+	"striped:12K:[mem:1M;block=BLOCK,mem:1M;block=BLOCK,mem:1M;block=BLOCK]",
+	"striped:64K;truncate:[mem:SIZE;block=BLOCK,file:FILE;block=BLOCK]",
+	"striped:8K;truncate:[null:1M;block=BLOCK,null:2M;block=BLOCK]",
+	"ro:striped::[sql:DATABASE]",
+	"slice:4096:striped:4K:[memdiff:file:FILE;direct;block=BLOCK,mem:SIZE;block=BLOCK]",
+	"memdiff:striped:16K:[delay:0:file:FILE;block=BLOCK]",
+	"striped:8K;truncate:[striped:4K:[mem:1M;block=BLOCK,slice:0:mem:1M;block=BLOCK],mem:3M;block=BLOCK]",
 	"memdiff:delay:0:slice:4096:file:FILE;direct;block=BLOCK",
 	"sqldiff:DATABASE:file:FILE;block=BLOCK",
 	"sqldiff:DATABASE:mem:3M;block=BLOCK",
@@ -306,6 +327,8 @@ static void check_largest(void)
 		"ro:mem:9223372036854775296;block=BLOCK", "mem:8191P;block=BLOCK",
 		"autocache::null:9223372036854775296;block=BLOCK",
 		"memdiff:autocache::null:9223372036854775296;block=BLOCK",
+		"striped:512:[null:4611686018427387392;block=BLOCK,null:4611686018427387392;block=BLOCK]",
+		"striped:1536:[null:3072P;block=BLOCK,null:3072P;block=BLOCK]",
 	};
 	const struct contract expected = {.without = ~(unsigned)(CONTRACT_FACTS | CONTRACT_RANGE | CONTRACT_LIFE) |
 						     CONTRACT_CONTENT};
