@@ -9,6 +9,7 @@ pkg_jansson=libjansson-dev
 pkg_xxhash=libxxhash-dev
 pkg_sqlite=libsqlite3-dev
 pkg_blkid=libblkid-dev
+pkg_crypto=libssl-dev
 pkg_nbdkit=nbdkit-plugin-dev
 pkg_fuse=libfuse3-dev
 pkg_valgrind=valgrind
@@ -17,7 +18,7 @@ pkg_libfuzzer=libclang-rt-14-dev
 
 # To build from a git checkout.
 build_packages="autoconf automake libtool pkg-config make gcc libc6-dev \
-$pkg_liburing $pkg_jansson $pkg_xxhash $pkg_sqlite $pkg_blkid $pkg_nbdkit $pkg_fuse"
+$pkg_liburing $pkg_jansson $pkg_xxhash $pkg_sqlite $pkg_blkid $pkg_crypto $pkg_nbdkit $pkg_fuse"
 
 # To serve a disk and show it with clients that others wrote.
 demo_packages="nbdkit libnbd-bin qemu-utils fuse3"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* What must come through every wrapper unchanged: failures of each kind, who asks, reservations, eject, sizes, geometry. */
 #include <pthread.h>
+#include <sys/stat.h>
 
 #include "core/open.h"
 #include "core/wait.h"
@@ -26,17 +27,36 @@ static const struct wrapper {
 	{"memdiff:null:1M", 0, false, true},
 	{"prwrap:null:1M", 0, true, true, true, true},
 	{"delay:0:null:1M", 0, true, true},
+	{"crypt:xts-aes-256:KEY;holes=zero:null:1M", 0, true, true},
 };
 
 #define NR_WRAPPERS (sizeof(wrappers) / sizeof(*wrappers))
 
-static struct disk *wrap(const char *text, struct disk *child)
+static const char *key_path(void)
 {
+	const char *path = tmppath("key");
+	FILE *f = fopen(path, "w");
+
+	for (unsigned i = 0; i < 64; i++)
+		if (!f || fprintf(f, "%02x", i) < 0)
+			exit(99);
+	if (fclose(f) || chmod(path, 0600))
+		exit(99);
+	return path;
+}
+
+/* KEY in the text stands for a key file. */
+static struct disk *wrap(const char *pattern, struct disk *child)
+{
+	const char *key = strstr(pattern, "KEY");
+	char text[600];
 	CLEANUP_SPEC struct spec *spec = NULL;
 	struct open_request request = {.children = &child};
 	CLEANUP_ERROR struct error err = {0};
 	struct disk *d = NULL;
 
+	snprintf(text, sizeof(text), "%.*s%s%s", key ? (int)(key - pattern) : 0, pattern, key ? key_path() : "",
+		 key ? key + 3 : pattern);
 	if (!CHECK_EQ(spec_parse(text, &spec, &err), 0))
 		exit(99);
 	request.spec = spec;
@@ -144,9 +164,10 @@ static void test_failures_pass(void)
 static void test_failures_pass_a_pile(void)
 {
 	struct trap *t = trap_create(&full);
-	struct disk *d = wrap("ro:null:1M", wrap("slice:512:null:1M", wrap("memdiff:null:1M", &t->disk)));
+	struct disk *d = wrap("memdiff:null:1M", &t->disk);
 	const struct wrapper pile = {.spec = "pile"};
 
+	d = wrap("ro:null:1M", wrap("slice:512:null:1M", wrap("crypt:xts-aes-256:KEY:null:1M", d)));
 	for (size_t s = 0; s < NR_STATUSES; s++)
 		check_failure(t, d, &pile, TRAP_READ, statuses[s]);
 	CHECK_EQ(disk_close(d, NULL), 0);
@@ -297,6 +318,8 @@ static void test_huge_granules_of_a_slice(void)
 static void test_id(void)
 {
 	static const char *const specs[] = {"memdiff:null:1M", "ro:null:1M", "prwrap:null:1M", "slice:0:null:1M"};
+	static const char *const specs[] = {"memdiff:null:1M", "ro:null:1M", "slice:0:null:1M",
+					    "crypt:xts-aes-256:KEY:null:1M"};
 
 	for (size_t i = 0; i < 4; i++) {
 		struct trap *t = trap_create(&full);
@@ -306,6 +329,8 @@ static void test_id(void)
 		d = wrap(specs[i], &t->disk);
 		CHECK_EQ(!!(disk_info(d)->flags & DISK_HAS_ID), i < 3); /* a window is not the disk */
 		CHECK(i == 3 || !memcmp(disk_info(d)->id, t->disk.info.id, 16));
+		CHECK_EQ(!!(disk_info(d)->flags & DISK_HAS_ID), i < 2); /* a window is not the disk, nor is what was decrypted */
+		CHECK(i >= 2 || !memcmp(disk_info(d)->id, t->disk.info.id, 16));
 		CHECK_EQ(disk_close(d, NULL), 0);
 	}
 }
@@ -367,6 +392,8 @@ static void test_sizes_pass(void)
 	check_size_passes("slice:4096,8192:null:1M", 4096, 0);
 	check_size_passes("slice:4096,8192:null:1M", 512, 0);
 	check_size_passes("memdiff:null:1M", 2 << 20, 2 << 20);
+	check_size_passes("crypt:xts-aes-256:KEY:null:1M", 2 << 20, 2 << 20);
+	check_size_passes("crypt:xts-aes-256:KEY:null:1M", 4096, 4096);
 }
 
 /* A window that was cut off, and comes back. */
