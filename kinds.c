@@ -20,6 +20,7 @@ const struct disk_kind *const disk_kinds[] = {
 	&striped_kind,
 	&delay_kind,
 	&crypt_kind,
+	&luks_kind,
 	NULL,
 };
 

@@ -12,6 +12,7 @@ extern const struct disk_kind file_kind;
 extern const struct disk_kind mem_kind;
 extern const struct disk_kind memdiff_kind;
 extern const struct disk_kind layers_kind;
+extern const struct disk_kind luks_kind;
 extern const struct disk_kind mmap_kind;
 extern const struct disk_kind null_kind;
 extern const struct disk_kind part_kind;

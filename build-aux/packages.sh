@@ -10,6 +10,7 @@ pkg_xxhash=libxxhash-dev
 pkg_sqlite=libsqlite3-dev
 pkg_blkid=libblkid-dev
 pkg_crypto=libssl-dev
+pkg_cryptsetup=libcryptsetup-dev
 pkg_nbdkit=nbdkit-plugin-dev
 pkg_fuse=libfuse3-dev
 pkg_valgrind=valgrind
@@ -18,13 +19,13 @@ pkg_libfuzzer=libclang-rt-14-dev
 
 # To build from a git checkout.
 build_packages="autoconf automake libtool pkg-config make gcc libc6-dev \
-$pkg_liburing $pkg_jansson $pkg_xxhash $pkg_sqlite $pkg_blkid $pkg_crypto $pkg_nbdkit $pkg_fuse"
+$pkg_liburing $pkg_jansson $pkg_xxhash $pkg_sqlite $pkg_blkid $pkg_crypto $pkg_cryptsetup $pkg_nbdkit $pkg_fuse"
 
 # To serve a disk and show it with clients that others wrote.
 demo_packages="nbdkit libnbd-bin qemu-utils fuse3"
 
 # To run every test.
-test_packages="$demo_packages $pkg_valgrind $pkg_libnbd jq git binutils fio attr sqlite3 strace clang $pkg_libfuzzer groff-base shellcheck fdisk gdisk parted util-linux"
+test_packages="$demo_packages $pkg_valgrind $pkg_libnbd jq git binutils fio attr sqlite3 strace clang $pkg_libfuzzer groff-base shellcheck fdisk gdisk parted util-linux cryptsetup-bin"
 
 # To boot the test guest.
 guest_packages="qemu-system-x86 kmod cpio xz-utils e2fsprogs busybox-static"
