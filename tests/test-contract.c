@@ -21,9 +21,8 @@
 
 /*
  * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), TABLE (a file with
- * two partitions), RESERVATIONS and BLOCK in capitals.
+ * two partitions), RESERVATIONS, KEY and BLOCK in capitals.
  */
-/* Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), KEY and BLOCK in capitals. */
 struct word {
 	const char *word, *text;
 };
@@ -175,8 +174,7 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	const struct word words[] = {{"SIZE", size},         {"SMALL", small},  {"FILE", file}, {"LITTLE", little},
 				     {"DATABASE", database}, {"BASELITTLE", base}, {"TABLE", table},
 				     {"BLOCK", block_text},
-				     {"RESERVATIONS", tmppath("reservations")}, {0}};
-				     {"DATABASE", database}, {"BASELITTLE", base}, {"BLOCK", block_text},
+				     {"RESERVATIONS", tmppath("reservations")},
 				     {"KEY", make_key()},    {0}};
 
 	snprintf(size, sizeof(size), "%" PRIu64, SIZE);
@@ -301,11 +299,9 @@ static void check_each(const char *const *patterns, size_t count)
 
 /* ------------------------------------------------------------------ every pair, and every pair over every leaf */
 
-static const char *const outers[] = {"ro:", "slice:12288,98304:", "slice:4096:", "memdiff:", "prwrap:"};
-static const char *const inners[] = {"ro:", "slice:8192,204800:", "slice:4096:", "memdiff:", "prwrap:"};
-static const char *const outers[] = {"ro:", "slice:12288,98304:", "slice:4096:", "memdiff:",
+static const char *const outers[] = {"ro:", "slice:12288,98304:", "slice:4096:", "memdiff:", "prwrap:",
 				     "crypt:xts-aes-256:KEY;holes=zero:"};
-static const char *const inners[] = {"ro:", "slice:8192,204800:", "slice:4096:", "memdiff:",
+static const char *const inners[] = {"ro:", "slice:8192,204800:", "slice:4096:", "memdiff:", "prwrap:",
 				     "crypt:xts-aes-256:KEY:"};
 static const char *const little_leaves[] = {
 	"mem:SMALL;block=BLOCK",
