@@ -453,6 +453,7 @@ static int open_to_write(struct reservations_file *f, struct reservations *out, 
 		return refuse(f->fd, err);
 	if (!has_name(f, f->fd, f->name))
 		return error_set(err, -EBUSY, "it was replaced while it was being opened");
+	unlinkat(f->folder, f->fresh, 0); /* left over; where the power went after link(2) it is the same file */
 	return read_file(f, f->fd, out, err);
 }
 

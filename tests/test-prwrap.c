@@ -521,6 +521,7 @@ static void test_actions_at_random(void)
 	pthread_t threads[4];
 
 	begin_load(1);
+	random_seed(); /* before there are threads */
 	for (uintptr_t i = 0; i < 4; i++)
 		REQUIRE(!pthread_create(&threads[i], NULL, act_at_random, (void *)i));
 	for (unsigned i = 0; i < 4; i++)
