@@ -531,20 +531,28 @@ static int create(const struct sqlite_layer_options *o, struct error *err)
 	return schema_create(o->path, &g, err);
 }
 
-static int open_steps(struct sqlite_layer *s, const struct sqlite_layer_options *o, struct error *err)
+/* Makes the file if that is asked for, and claims it. Somebody else may take it in between: then it is his. */
+static int obtain_file(struct sqlite_layer *s, const struct sqlite_layer_options *o, struct error *err)
 {
 	int status = o->create ? create(o, err) : 0;
 
 	if (status)
 		return status;
-	s->was_created = o->create;
 	status = db_file_claim(&s->file, o->path, o->read_only, err);
 	if ((status == -EACCES || status == -EROFS) && !o->read_only)
 		error_hint(err, "add ;ro to open it read-only");
-	if (status && s->was_created)
+	if (status && o->create && status != -EBUSY)
 		unlink(o->path);
+	return status;
+}
+
+static int open_steps(struct sqlite_layer *s, const struct sqlite_layer_options *o, struct error *err)
+{
+	int status = obtain_file(s, o, err);
+
 	if (!status)
 		status = check_file(s, err);
+	s->was_created = o->create && status != -EBUSY;
 	if (!status)
 		status = make_parts(s, o, err);
 	return status;

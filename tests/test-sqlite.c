@@ -615,6 +615,55 @@ static void test_fork_after_open(void)
 	CHECK_EQ(l->ops->close(l, false, NULL), 0);
 }
 
+struct thief {
+	pthread_t thread;
+	const char *path;
+	_Atomic bool stop;
+	struct layer *l;
+};
+
+/* Opens the file as soon as it is there. */
+static void *thief_main(void *argument)
+{
+	struct thief *t = argument;
+	const struct sqlite_layer_options o = {.path = t->path};
+
+	while (!atomic_load(&t->stop) && (access(t->path, F_OK) || sqlite_layer_open(&o, &t->l, NULL)))
+		;
+	return NULL;
+}
+
+/* False: nothing was stolen. */
+static bool steal(const char *path)
+{
+	const struct sqlite_layer_options o = {.path = path, .create = true, .size = SIZE, .block_size = 512};
+	struct thief t = {.path = path};
+	struct layer *l;
+	int status;
+
+	CHECK_EQ(pthread_create(&t.thread, NULL, thief_main, &t), 0);
+	status = sqlite_layer_open(&o, &l, NULL);
+	atomic_store(&t.stop, true);
+	pthread_join(t.thread, NULL);
+	CHECK(!status || status == -EBUSY);
+	if (!status)
+		CHECK_EQ(l->ops->close(l, false, NULL), 0);
+	if (!t.l)
+		return false;
+	CHECK_EQ(access(path, F_OK), 0);
+	CHECK_EQ(t.l->ops->close(t.l, false, NULL), 0);
+	return true;
+}
+
+/* A file that was just made and is somebody else's by now is not removed. */
+static void test_stolen_while_created(void)
+{
+	const char *path = tmppath("stolen");
+
+	for (unsigned i = 0; i < 200 && !steal(path); i++)
+		unlink(path);
+}
+
 int main(void)
 {
 	TAP_RUN(test_random_512);
@@ -630,6 +679,7 @@ int main(void)
 	RUN_MODE_TESTS(crowd);
 	TAP_RUN(test_fill_beside_writes);
 	TAP_RUN(test_create_never_overwrites);
+	TAP_RUN(test_stolen_while_created);
 	TAP_RUN(test_create_refuses_a_log_of_another);
 	TAP_RUN(test_abandoned_creation_leaves_nothing);
 	TAP_RUN(test_one_writer_or_readers);
