@@ -15,8 +15,9 @@
 # As root, the script goes on in a mount namespace of its own. So nothing of what it mounts is left when it ends,
 # whatever happens; and where only root may open /dev/fuse, an ordinary user of that namespace may.
 
+: "${top_builddir:?comes from tests/lib.sh}" "${t_tmp:?}" "${tmp:?}"
 # shellcheck disable=SC2034 # for the tests
-call=$top_builddir/tests/mount-call
+call=$top_builddir/tests/mount-call fsx=$top_builddir/tests/mount-fsx crowd=$top_builddir/tests/mount-crowd
 user=65534
 [[ $(id -u) = 0 ]] && is_root=1 || is_root=''
 
@@ -53,8 +54,8 @@ enter_namespace() {
     # The programs under test may lie where an ordinary user cannot go.
     chmod 711 "$t_tmp"
     install -m 755 "$platter" "$t_tmp/platter"
-    install -m 755 "$call" "$t_tmp/mount-call"
-    platter=$t_tmp/platter call=$t_tmp/mount-call
+    install -m 755 "$call" "$fsx" "$crowd" "$t_tmp/"
+    platter=$t_tmp/platter call=$t_tmp/mount-call fsx=$t_tmp/mount-fsx crowd=$t_tmp/mount-crowd
   fi
 }
 no_user=''

@@ -393,6 +393,24 @@ test_the_end() {
   gives 10 "$call" read m/d 1048566 100
 }
 
+# Who does not wait for a write hears of it when closing.
+test_the_end_later() {
+  mkdir m
+  start_mount m -o writeback d=mem:1M
+  fails dd if=/dev/zero of=m/d bs=64K count=17 conv=notrunc status=none
+  fails dd if=/dev/zero of=m/d bs=64K seek=32 count=1 conv=notrunc,fsync status=none
+  gives 4096 "$call" write m/d 1044480 4096 65
+  holds m/d 1044480 4096 A
+}
+
+test_true_size() {
+  mkdir m
+  start_mount m -o writeback d=mem:1M
+  fails dd if=/dev/zero of=m/d bs=64K seek=32 count=1 conv=notrunc status=none
+  wait_for 5 bash -c '[ $(stat -c %s m/d) = 1048576 ]'
+  gives 1048576 bash -c 'wc -c <m/d'
+}
+
 # ------------------------------------------------------------------ holes
 
 # both COMMAND...: does the same to the file of the mount and to an ordinary file, whose name stands for @.
@@ -468,6 +486,30 @@ test_seek() {
   done
   gives 0 "$call" seek m/z hole 0
   gives ENXIO "$call" seek m/z data 0
+}
+
+# What the kernel still has to write is data, too: cp must not leave it out.
+test_seek_unwritten() {
+  mkdir m
+  head -c 1M /dev/urandom >data
+  start_mount m d=mem:1M e=mem:1M "$@"
+  exec 7<>m/d
+  head -c 64K data >&7
+  gives 0 "$call" seek m/d data 0
+  cp --sparse=auto m/d copy
+  exec 7<&-
+  cmp -n 64K copy data
+  # A mapping keeps it longer.
+  coproc "$call" map m/e 512K 4096 65 wait
+  read -r status <&"${COPROC[0]}"
+  [[ $status = 0 ]]
+  gives 0 "$call" seek m/e data 0
+  cp --sparse=auto m/e copy
+  eval "exec ${COPROC[1]}>&-"
+  holds copy 512K 4096 A
+  # When nobody has it for writing any more, holes are told exactly.
+  wait_for 10 bash -c "[ \$('$call' seek m/e data 0) = 524288 ]"
+  gives 65536 "$call" seek m/d hole 0
 }
 
 blocks() { stat -c %b "$1"; }
@@ -725,9 +767,13 @@ run_test "truncate is refused by those that do not" test_truncate_refused
 run_test "a stack resizes, too" test_size_of_what_is_below
 run_test "O_TRUNC zeroes" test_open_truncates
 run_test "writes at and past the end" test_the_end
+run_test "writes past the end, -o writeback" test_the_end_later
+run_test "the size is true with -o writeback" test_true_size
 run_test "fallocate does what it does to a flat file" test_fallocate
 run_test "fallocate where the size is fixed" test_fallocate_fixed
 run_test "SEEK_DATA and SEEK_HOLE" test_seek
+run_test "SEEK_DATA and what is not written yet" test_seek_unwritten
+run_test "SEEK_DATA and what is not written yet, -o writeback" test_seek_unwritten -o writeback
 run_test "sparse copies and the blocks of a file" test_sparse
 run_test "more holes than are counted" test_many_holes
 run_test "copy_file_range" test_copy_range
