@@ -7,17 +7,18 @@
  *     truncate FILE SIZE [open]                truncate(2), or ftruncate(2) of the open file
  *     allocate FILE MODE OFFSET LENGTH         fallocate(2): a number
  *     seek FILE data|hole OFFSET               lseek(2)
- *     map FILE OFFSET LENGTH BYTE [FLAG]       mmap(2), shared, and fill; FLAG: sync, or wait: until standard input ends
+ *     map FILE OFFSET LENGTH BYTE [FLAG]       mmap(2), shared, and fill
+ *                                              FLAG: sync, or wait: until standard input ends
  *     copy FILE OFFSET TO OFFSET LENGTH        copy_file_range(2), until all is copied
  *     open FILE FLAG...                        open(2): read, write, create, exclusive, trunc, direct
  *     fsync FILE, fdatasync FILE
- *     log FILE COUNT                           writes COUNT blocks of 4096 bytes, each with its number in every word,
- *                                              and prints a number once its block is durable
+ *     log FILE COUNT                           writes COUNT blocks of 4096 bytes that tell their number,
+ *                                              and prints it once its block is durable
  *     checklog FILE COUNT                      the blocks before COUNT are those
  *     listen SOCKET COUNT                      binds a datagram socket and prints COUNT messages
  *
- * Prints what the call returned, or the name of its error, and exits with 0; 1 where something before it failed; log and
- * checklog exit with 1 where a block is not what it should be.
+ * Prints what the call returned, or the name of its error, and exits with 0; 1 where something before it
+ * failed, and where a block is not what log wrote.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -70,8 +71,9 @@ static int flag(const char *word)
 	static const struct {
 		const char *word;
 		int flag;
-	} table[] = {{"read", O_RDONLY}, {"write", O_RDWR}, {"create", O_CREAT},   {"exclusive", O_EXCL},
-		     {"trunc", O_TRUNC}, {"direct", O_DIRECT}, {"sync", O_SYNC}, {"wait", 0}, {"open", 0}};
+	} table[] = {{"read", O_RDONLY},    {"write", O_RDWR},	{"create", O_CREAT},
+		     {"exclusive", O_EXCL}, {"trunc", O_TRUNC}, {"direct", O_DIRECT},
+		     {"sync", O_SYNC},	    {"wait", 0},	{"open", 0}};
 
 	for (size_t i = 0; word && i < sizeof(table) / sizeof(table[0]); i++)
 		if (strcmp(word, table[i].word) == 0)
@@ -129,7 +131,8 @@ static int call_allocate(char **a)
 
 static int call_seek(char **a)
 {
-	return tell(lseek(open_file(a[0], O_RDONLY), number(a[2]), strcmp(a[1], "hole") == 0 ? SEEK_HOLE : SEEK_DATA));
+	return tell(lseek(open_file(a[0], O_RDONLY), number(a[2]),
+			  strcmp(a[1], "hole") == 0 ? SEEK_HOLE : SEEK_DATA));
 }
 
 static int call_map(char **a)
@@ -203,7 +206,8 @@ static int call_log(char **a)
 
 	for (uint64_t n = 0; n < count; n++) {
 		fill_block(block, n);
-		if (pwrite(fd, block, sizeof(block), (off_t)(n * BLOCK_BYTES)) != BLOCK_BYTES || fdatasync(fd))
+		if (pwrite(fd, block, sizeof(block), (off_t)(n * BLOCK_BYTES)) != BLOCK_BYTES ||
+		    fdatasync(fd))
 			return 1;
 		printf("%" PRIu64 "\n", n);
 		fflush(stdout);
@@ -258,10 +262,10 @@ static const struct {
 	int operands;
 	int (*call)(char **operands);
 } calls[] = {
-	{"write", 4, call_write}, {"read", 3, call_read},	  {"truncate", 2, call_truncate},
-	{"allocate", 4, call_allocate}, {"seek", 3, call_seek},	  {"map", 4, call_map},
-	{"copy", 5, call_copy},	  {"open", 1, call_open},	  {"fsync", 1, call_fsync},
-	{"log", 2, call_log},	  {"checklog", 2, call_checklog}, {"fdatasync", 1, call_fdatasync},
+	{"write", 4, call_write},	{"read", 3, call_read},		{"truncate", 2, call_truncate},
+	{"allocate", 4, call_allocate}, {"seek", 3, call_seek},		{"map", 4, call_map},
+	{"copy", 5, call_copy},		{"open", 1, call_open},		{"fsync", 1, call_fsync},
+	{"log", 2, call_log},		{"checklog", 2, call_checklog}, {"fdatasync", 1, call_fdatasync},
 	{"listen", 2, call_listen},
 };
 

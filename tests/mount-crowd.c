@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * mount-crowd [NAME=VALUE...] FILE : many processes write and read one file at the same time. Pieces of the file belong to them in
- * turn, so that neighbours share blocks and pages; each checks that its own pieces are always what it wrote last, and
- * reads those of others, too. At first the file is all zeroes.
+ * mount-crowd [NAME=VALUE...] FILE : many processes write and read one file at the same time. Pieces of the
+ * file belong to them in turn, so that neighbours share blocks and pages; each checks that its own pieces are
+ * always what it wrote last, and reads those of others, too. At first the file is all zeroes.
  *
  *     processes=N (8)  seconds=N (2)  piece=BYTES (100)
  *     seed=N           what the processes do is the same, but not when
@@ -55,8 +55,8 @@ static bool transfer(bool write, unsigned char *bytes, uint64_t offset, uint64_t
 	if ((write ? pwrite(fd, bytes, length, (off_t)offset) : pread(fd, bytes, length, (off_t)offset)) ==
 	    (ssize_t)length)
 		return true;
-	printf("process %" PRIu64 ": %s of %" PRIu64 " bytes at %" PRIu64 ": %s\n", me, write ? "write" : "read", length,
-	       offset, strerror(errno));
+	printf("process %" PRIu64 ": %s of %" PRIu64 " bytes at %" PRIu64 ": %s\n", me,
+	       write ? "write" : "read", length, offset, strerror(errno));
 	return false;
 }
 
@@ -67,9 +67,10 @@ static bool check(uint64_t number, const char *when)
 	fill(wanted, number, generations[number / processes]);
 	for (uint64_t i = 0; i < piece; i++)
 		if (data[i] != wanted[i]) {
-			printf("process %" PRIu64 ": piece %" PRIu64 " (at %" PRIu64 "), generation %u, %s: byte %" PRIu64
-			       " is 0x%02x, not 0x%02x\n",
-			       me, number, number * piece, generations[number / processes], when, i, data[i], wanted[i]);
+			printf("process %" PRIu64 ": piece %" PRIu64 " (at %" PRIu64
+			       "), generation %u, %s: byte %" PRIu64 " is 0x%02x, not 0x%02x\n",
+			       me, number, number * piece, generations[number / processes], when, i, data[i],
+			       wanted[i]);
 			return false;
 		}
 	return true;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * mount-fsx [NAME=VALUE...] FILE... : random operations on files, compared with copies of them in memory. (The idea is that of
- * Apple's fsx; it is not its code.)
+ * mount-fsx [NAME=VALUE...] FILE... : random operations on files, compared with copies of them in memory.
+ * (The idea is that of Apple's fsx; it is not its code.)
  *
  *     seed=N       the same operations again; printed at the beginning
  *     operations=N so many (2000)
@@ -11,8 +11,8 @@
  *     direct=0     no O_DIRECT
  *     seek=0       no SEEK_DATA and SEEK_HOLE
  *
- * Each file gets a copy FILE.model in the current folder at the end. 1 when anything was not as in the model, and
- * then the last operations.
+ * Each file gets a copy FILE.model in the current folder at the end. 1 when anything was not as in the model,
+ * and then the last operations.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,7 +36,8 @@ struct file {
 	const char *path;
 	int fd, direct;
 	unsigned char *model;
-	unsigned char *map; /* of all that it may become; its pages stay dirty until somebody wants them written */
+	unsigned char
+		*map; /* of all that it may become; its pages stay dirty until somebody wants them written */
 	uint64_t size;
 };
 
@@ -76,10 +77,12 @@ static __attribute__((noreturn, format(printf, 1, 2))) void wrong(const char *fo
 static void expect(const char *what, int64_t got, int64_t wanted)
 {
 	if (got != wanted)
-		wrong("%s: %" PRId64 " (%s), not %" PRId64, what, got, got < 0 ? strerror(errno) : "-", wanted);
+		wrong("%s: %" PRId64 " (%s), not %" PRId64, what, got, got < 0 ? strerror(errno) : "-",
+		      wanted);
 }
 
-static void compare(const struct file *f, const char *what, const unsigned char *data, uint64_t offset, uint64_t length)
+static void compare(const struct file *f, const char *what, const unsigned char *data, uint64_t offset,
+		    uint64_t length)
 {
 	uint64_t at = 0, end;
 
@@ -89,8 +92,8 @@ static void compare(const struct file *f, const char *what, const unsigned char 
 		return;
 	for (end = length; data[end - 1] == f->model[offset + end - 1]; end--)
 		;
-	wrong("%s of %s: bytes %" PRIu64 " to %" PRIu64 " differ: the first is 0x%02x, not 0x%02x", what, f->path, offset + at,
-	      offset + end, data[at], f->model[offset + at]);
+	wrong("%s of %s: bytes %" PRIu64 " to %" PRIu64 " differ: the first is 0x%02x, not 0x%02x", what,
+	      f->path, offset + at, offset + end, data[at], f->model[offset + at]);
 }
 
 /* ------------------------------------------------------------------ operations */
@@ -162,7 +165,8 @@ static unsigned char *get_map(const struct file *f, struct range r, bool stays)
 
 	if (stays)
 		return f->map + r.offset;
-	map = mmap(NULL, r.length + skip, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, (off_t)(r.offset - skip));
+	map = mmap(NULL, r.length + skip, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd,
+		   (off_t)(r.offset - skip));
 	if (map == MAP_FAILED)
 		wrong("mmap: %s", strerror(errno));
 	return map + skip;
@@ -179,8 +183,8 @@ static void do_map(struct file *f)
 		do_read(f);
 		return;
 	}
-	note("map %s%s %s %" PRIu64 " +%" PRIu64, write ? "write" : "read", stays ? ", stays," : "", f->path, r.offset,
-	     r.length);
+	note("map %s%s %s %" PRIu64 " +%" PRIu64, write ? "write" : "read", stays ? ", stays," : "", f->path,
+	     r.offset, r.length);
 	map = get_map(f, r, stays);
 	compare(f, "map", map, r.offset, r.length);
 	if (write) {
@@ -202,7 +206,8 @@ static void do_truncate(struct file *f)
 	if (block && random_below(2) && size < f->size / 2)
 		size = f->size - f->size / 4 / block * block;
 	note("truncate %s %" PRIu64 " to %" PRIu64, f->path, f->size, size);
-	expect("truncate", random_below(2) ? ftruncate(f->fd, (off_t)size) : truncate(f->path, (off_t)size), 0);
+	expect("truncate", random_below(2) ? ftruncate(f->fd, (off_t)size) : truncate(f->path, (off_t)size),
+	       0);
 	if (size < f->size)
 		memset(f->model + size, 0, f->size - size);
 	f->size = size;
@@ -253,7 +258,8 @@ static void do_copy(struct file *to)
 	a.length = b.length = a.length < b.length ? a.length : b.length;
 	if (from == to && overlap(a, b))
 		return;
-	note("copy %s %" PRIu64 " +%" PRIu64 " to %s %" PRIu64, from->path, a.offset, a.length, to->path, b.offset);
+	note("copy %s %" PRIu64 " +%" PRIu64 " to %s %" PRIu64, from->path, a.offset, a.length, to->path,
+	     b.offset);
 	expect("copy", copy_file_range(from->fd, &in, to->fd, &out, a.length, 0), (int64_t)a.length);
 	memcpy(to->model + b.offset, from->model + a.offset, a.length);
 }
@@ -278,7 +284,8 @@ static void do_seek(struct file *f)
 	if (found < 0 && errno != ENXIO)
 		wrong("SEEK_DATA: %s", strerror(errno));
 	if (!is_zero(f, offset, found < 0 ? f->size : (uint64_t)found))
-		wrong("SEEK_DATA from %" PRIu64 " found %" PRId64 " and left out data", offset, (int64_t)found);
+		wrong("SEEK_DATA from %" PRIu64 " found %" PRId64 " and left out data", offset,
+		      (int64_t)found);
 	found = lseek(f->fd, (off_t)offset, SEEK_HOLE);
 	if (found < (off_t)offset || (uint64_t)found > f->size)
 		wrong("SEEK_HOLE from %" PRIu64 " found %" PRId64, offset, (int64_t)found);
@@ -332,8 +339,8 @@ static void do_reopen(struct file *f)
 
 /* More often those that stand here more often. */
 static void (*const operations[])(struct file *f) = {
-	do_read, do_read, do_read,  do_write, do_write, do_write, do_map,  do_map,  do_map,    do_punch,
-	do_zero, do_copy, do_copy, do_seek,  do_seek,  do_stat,  do_sync, do_sync, do_reopen, do_truncate,
+	do_read, do_read, do_read, do_write, do_write, do_write, do_map,  do_map,  do_map,    do_punch,
+	do_zero, do_copy, do_copy, do_seek,  do_seek,  do_stat,	 do_sync, do_sync, do_reopen, do_truncate,
 };
 
 /* ------------------------------------------------------------------ beginning and end */
@@ -400,7 +407,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	for (uint64_t i = 0; i < count; i++)
-		operations[random_below(sizeof(operations) / sizeof(operations[0]))](&files[random_below(nr_files)]);
+		operations[random_below(sizeof(operations) / sizeof(operations[0]))](
+			&files[random_below(nr_files)]);
 	for (unsigned i = 0; i < nr_files; i++)
 		finish(&files[i]);
 	free(buffer);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Numbers that look random and come again with the same seed (SplitMix64), for programs that tests of mounts use. */
+/* Numbers that look random and come again with the same seed (SplitMix64), for programs that tests of mounts
+ * use. */
 #ifndef PLATTER_TESTS_MOUNT_RANDOM_H
 #define PLATTER_TESTS_MOUNT_RANDOM_H
 

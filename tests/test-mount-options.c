@@ -30,7 +30,8 @@ static void test_defaults(void)
 	struct mount_options o;
 
 	CHECK_EQ(parse(&o, ""), 0);
-	CHECK(!o.allow_other && !o.auto_unmount && !o.read_only && !o.direct_io && !o.parallel && !o.writeback);
+	CHECK(!o.allow_other && !o.auto_unmount && !o.read_only && !o.direct_io && !o.parallel &&
+	      !o.writeback);
 	CHECK_EQ(o.uid, geteuid());
 	CHECK_EQ(o.gid, getegid());
 	CHECK_EQ(o.mode, (mode_t)-1);
@@ -42,17 +43,22 @@ static void test_each_flag_sets_its_own(void)
 	struct mount_options o;
 
 	CHECK_EQ(parse(&o, "allow_other"), 0);
-	CHECK(o.allow_other && !o.auto_unmount && !o.read_only && !o.direct_io && !o.parallel && !o.writeback);
+	CHECK(o.allow_other && !o.auto_unmount && !o.read_only && !o.direct_io && !o.parallel &&
+	      !o.writeback);
 	CHECK_EQ(parse(&o, "auto_unmount"), 0);
-	CHECK(!o.allow_other && o.auto_unmount && !o.read_only && !o.direct_io && !o.parallel && !o.writeback);
+	CHECK(!o.allow_other && o.auto_unmount && !o.read_only && !o.direct_io && !o.parallel &&
+	      !o.writeback);
 	CHECK_EQ(parse(&o, "ro"), 0);
-	CHECK(!o.allow_other && !o.auto_unmount && o.read_only && !o.direct_io && !o.parallel && !o.writeback);
+	CHECK(!o.allow_other && !o.auto_unmount && o.read_only && !o.direct_io && !o.parallel &&
+	      !o.writeback);
 	CHECK_EQ(parse(&o, "direct_io"), 0);
-	CHECK(!o.allow_other && !o.auto_unmount && !o.read_only && o.direct_io && !o.parallel && !o.writeback);
+	CHECK(!o.allow_other && !o.auto_unmount && !o.read_only && o.direct_io && !o.parallel &&
+	      !o.writeback);
 	CHECK_EQ(parse(&o, "parallel_direct_writes,direct_io"), 0);
 	CHECK(!o.allow_other && !o.auto_unmount && !o.read_only && o.direct_io && o.parallel && !o.writeback);
 	CHECK_EQ(parse(&o, "writeback"), 0);
-	CHECK(!o.allow_other && !o.auto_unmount && !o.read_only && !o.direct_io && !o.parallel && o.writeback);
+	CHECK(!o.allow_other && !o.auto_unmount && !o.read_only && !o.direct_io && !o.parallel &&
+	      o.writeback);
 }
 
 static void test_values(void)
@@ -156,8 +162,10 @@ static void test_combinations(void)
 /* Help tells of every option: what it names is taken, and what is taken is in it. */
 static void test_help(void)
 {
-	static const char *const names[] = {"allow_other", "auto_unmount", "direct_io", "parallel_direct_writes", "writeback",
-					    "ro ",	   "uid=",	   "gid=",	"mode=",		  "threads="};
+	static const char *const names[] = {
+		"allow_other", "auto_unmount", "direct_io", "parallel_direct_writes",
+		"writeback",   "ro ",	       "uid=",	    "gid=",
+		"mode=",       "threads="};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		CHECK(strstr(mount_options_help, names[i]) != NULL);

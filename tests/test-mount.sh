@@ -361,7 +361,7 @@ test_size_of_what_is_below() {
 test_open_truncates() {
   mkdir m
   head -c 2M /dev/urandom >image
-  start_mount m d=image
+  start_mount m d=image "$@"
   cmp m/d image
   : >m/d
   gives 2097152 stat -c %s m/d
@@ -373,8 +373,13 @@ test_open_truncates() {
   gives 0 "$call" open m/d read trunc
   tr -d '\0' <&7 | cmp - /dev/null
   exec 7<&-
+  # What is written then is followed by zeroes.
+  head -c 1000 /dev/zero | tr '\0' A >m/d
+  gives 2097152 stat -c %s m/d
+  holds m/d 0 1000 A
+  holds m/d 1000 2096152 '\0'
   stop_mount
-  tr -d '\0' <image | cmp - /dev/null
+  holds image 1000 2096152 '\0'
 }
 
 test_the_end() {
@@ -766,6 +771,8 @@ run_test "truncate is honoured by disks that resize" test_truncate_honoured
 run_test "truncate is refused by those that do not" test_truncate_refused
 run_test "a stack resizes, too" test_size_of_what_is_below
 run_test "O_TRUNC zeroes" test_open_truncates
+run_test "O_TRUNC zeroes, -o direct_io" test_open_truncates -o direct_io
+run_test "O_TRUNC zeroes, -o writeback" test_open_truncates -o writeback
 run_test "writes at and past the end" test_the_end
 run_test "writes past the end, -o writeback" test_the_end_later
 run_test "the size is true with -o writeback" test_true_size
