@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Draws the results of peers.py as SVG: chart.py RESULTS.json >RESULTS.svg
+"""Draws the results of peers.py or mounts.py as SVG: chart.py RESULTS.json >RESULTS.svg
 
 One panel a comparison, one bar a load. A bar leaves the line at 1.0 to the right where we are faster, to the
 left where the peer is. The scale is logarithmic: twice as fast and half as fast are equally far from it.
@@ -14,6 +14,7 @@ import sys
 from html import escape
 from typing import Any
 
+TITLE = "Platter against other NBD servers"  # of results that do not tell
 POINTS = ("median", "quartile_low", "quartile_high", "min", "max")
 
 ROW = 22
@@ -166,10 +167,10 @@ def draw(results: dict[str, Any]) -> str:
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height:.0f}" '
         f'viewBox="0 0 {width} {height:.0f}" role="img">',
-        "<title>Platter against other NBD servers</title>",
+        f"<title>{escape(results.get('of', TITLE))}</title>",
         f"<style>{STYLE}</style>",
         f'<rect width="{width}" height="{height:.0f}" fill="#ffffff"/>',
-        text(24, 34, "Platter against other NBD servers: throughput, ratio in the same round", "title"),
+        text(24, 34, f"{results.get('of', TITLE)}: throughput, ratio in the same round", "title"),
         text(24, 54, subtitle(results), "faint"),
     ]
     out += [text(24, y, title, "head") for y, title in sections]
