@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What peers.py and mounts.py share: servers that take turns, and what their rounds say.
 
-A driver brings loads (rows), groups of peers that serve the same thing, and measure(), which runs one load on one
-server. All else is here: starting and stopping, the order of the rounds, ratios, tables, the command line.
+A driver brings loads (rows), groups of peers that serve the same thing, and measure(), which runs one load on
+one server. All else is here: starting and stopping, the order of the rounds, ratios, tables, the command line.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class View:
 
 @dataclass(frozen=True)
 class Group:
-    """Servers of the same thing. The first one is ours and is compared with each of the others, unless views say more."""
+    """Servers of the same thing. The first is ours and is compared with each of the others; or as `views` say."""
 
     name: str
     title: str
@@ -271,7 +271,13 @@ def run_group(
 ) -> None:
     views = views_of(group, peers)
     tables: list[dict[str, Any]] = [
-        {"name": v.name, "title": v.title, "peers": [v.ours, *v.others], "compared_with": [*v.others], "rows": []}
+        {
+            "name": v.name,
+            "title": v.title,
+            "peers": [v.ours, *v.others],
+            "compared_with": [*v.others],
+            "rows": [],
+        }
         for v in views
     ]
     results["groups"] += tables
@@ -284,12 +290,15 @@ def run_group(
             write_back(images)
             for r in range(settings.rounds):
                 for server in order_of_round(servers, r):
-                    server.samples.setdefault(load.name, []).append(driver.measure(settings, server, load, r))
+                    sample = driver.measure(settings, server, load, r)
+                    server.samples.setdefault(load.name, []).append(sample)
             for view, table in zip(views, tables, strict=True):
                 table["rows"].append(summarise(load, view, servers))
 
 
-def run_known(driver: Driver, settings: argparse.Namespace, group: Group, results: dict[str, Any]) -> None:
+def run_known(
+    driver: Driver, settings: argparse.Namespace, group: Group, results: dict[str, Any]
+) -> None:
     """Runs the group with those of its servers that are installed."""
     peers = []
     for p in group.peers:
