@@ -105,6 +105,12 @@ def views_of(group: Group, present: list[Peer]) -> list[View]:
     ]
 
 
+def only(group: Group, patterns: list[str]) -> Group:
+    """The group with its first server and those of the others that match."""
+    ours, *others = group.peers
+    return replace(group, peers=(ours, *(p for p in others if any(re.search(x, p.name) for x in patterns))))
+
+
 def twice(group: Group) -> Group:
     """The group with its first server in two copies."""
     ours = group.peers[0]
@@ -313,6 +319,8 @@ def run_known(
 
 def run(driver: Driver, settings: argparse.Namespace) -> None:
     groups = [g for g in driver.groups if not settings.group or g.name in settings.group]
+    if settings.peer:
+        groups = [only(g, settings.peer) for g in groups]
     if settings.twice:
         groups = [twice(g) for g in groups]
     wanted_loads(driver, settings)
@@ -487,6 +495,7 @@ def parser(driver: Driver, description: str | None, output: str) -> argparse.Arg
     p.add_argument("--file-size", type=size_in_bytes, metavar="BYTES", help="size of image files (1G)")
     p.add_argument("--group", action="append", choices=[g.name for g in driver.groups], help="only this group")
     p.add_argument("--load", action="append", metavar="REGEX", help="only loads whose name matches")
+    p.add_argument("--peer", action="append", metavar="REGEX", help="only ours and peers whose name matches")
     p.add_argument("--twice", action="store_true", help="ours against ours: tells how far to trust the rest")
     p.add_argument("--list", action="store_true", help="list groups and loads, and end")
     p.add_argument("--folder", type=Path, help="where image files are made: a real disk (bench)")
