@@ -12,6 +12,7 @@
 #include "tests/model.h"
 #include "tests/tables.h"
 #include "tests/tap.h"
+#include "tests/volume.h"
 
 /* Odd in number of blocks of either size, and of granules, pages and 2 MiB pieces. */
 #define SIZE (UINT64_C(5) * 1024 * 1024 + 3 * 4096)
@@ -21,7 +22,7 @@
 
 /*
  * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), TABLE (a file with
- * two partitions), RESERVATIONS, KEY and BLOCK in capitals.
+ * two partitions), RESERVATIONS, VOLUME, KEY and BLOCK in capitals.
  */
 struct word {
 	const char *word, *text;
@@ -82,6 +83,15 @@ static const char *make_key(void)
 		if (dprintf(fd, "%02x", i) < 0)
 			printf("Bail out! cannot write %s\n", path);
 	close(fd);
+	return path;
+}
+
+/* A LUKS2 volume with sectors of a block, which KEY opens. */
+static const char *make_volume(const char *name, uint32_t block)
+{
+	const char *path = tmppath(name);
+
+	volume_make(path, SIZE, block, make_key());
 	return path;
 }
 
@@ -171,11 +181,12 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	const char *database = strstr(pattern, "DATABASE") ? make_database("database", SIZE, block) : "";
 	const char *table = strstr(pattern, "TABLE") ? make_table("table", SIZE, block) : "";
 	const char *base = strstr(pattern, "BASELITTLE") ? make_database("base-little", SMALL, block) : "";
+	const char *volume = strstr(pattern, "VOLUME") ? make_volume("volume", block) : "";
 	const struct word words[] = {{"SIZE", size},         {"SMALL", small},  {"FILE", file}, {"LITTLE", little},
 				     {"DATABASE", database}, {"BASELITTLE", base}, {"TABLE", table},
 				     {"BLOCK", block_text},
 				     {"RESERVATIONS", tmppath("reservations")},
-				     {"KEY", make_key()},    {0}};
+				     {"KEY", make_key()},    {"VOLUME", volume}, {0}};
 
 	snprintf(size, sizeof(size), "%" PRIu64, SIZE);
 	snprintf(small, sizeof(small), "%" PRIu64, SMALL);
@@ -277,6 +288,12 @@ static const char *const stacks[] = {
 	"slice:12288,3M:crypt:xts-aes-256:KEY;holes=zero:mem:SIZE;block=BLOCK",
 	"crypt:xts-aes-256:KEY;holes=zero:memdiff:crypt:xts-aes-256:KEY:memdiff:file:FILE;block=BLOCK",
 	"memdiff:crypt:xts-aes-256:KEY:file:FILE;block=BLOCK",
+	"luks:KEY:file:VOLUME",
+	"luks:KEY;holes=zero:file:VOLUME",
+	"luks:KEY;holes=zero:file:VOLUME;block=BLOCK",
+	"ro:luks:KEY:file:VOLUME;direct;block=BLOCK",
+	"luks:KEY:memdiff:file:VOLUME;block=BLOCK",
+	"slice:12288,3M:luks:KEY;holes=zero:memdiff:file:VOLUME",
 };
 
 static bool has(const char *text, const char *part)

@@ -8,8 +8,7 @@
 #include <sys/syscall.h>
 
 #include "core/open.h"
-#include "decorators/staging.h"
-#include "decorators/xts.h"
+#include "decorators/encrypted.h"
 #include "kinds.h"
 #include "tests/model.h"
 #include "tests/tap.h"
@@ -165,6 +164,19 @@ static const char vector_10[] =
 	"c27b3429eaedb4ed5376441a77ed43851ad77f16f541dfd269d50d6a5f14fb0aab1cbb4c1550be97f7ab4066193c4caa"
 	"773dad38014bd2092fa755c824bb5e54c4f36ffda9fcea70b9c6e693e148c151";
 
+static const char vector_14[] =
+	"64497e5a831e4a932c09be3e5393376daa599548b816031d224bbf50a818ed2350eae7e96087c8a0db51ad290bd00c1a"
+	"c1620857635bf246c176ab463be30b808da548081ac847b158e1264be25bb0910bbc92647108089415d45fab1b3d2604"
+	"e8a8eff1ae4020cfa39936b66827b23f371b92200be90251e6d73c5f86de5fd4a950781933d79a28272b782a2ec313ef"
+	"dfcc0628f43d744c2dc2ff3dcb66999b50c7ca895b0c64791eeaa5f29499fb1c026f84ce5b5c72ba1083cddb5ce45434"
+	"631665c333b60b11593fb253c5179a2c8db813782a004856a1653011e93fb6d876c18366dd8683f53412c0c180f9c848"
+	"592d593f8609ca736317d356e13e2bff3a9f59cd9aeb19cd482593d8c46128bb32423b37a9adfb482b99453fbe25a41b"
+	"f6feb4aa0bef5ed24bf73c762978025482c13115e4015aac992e5613a3b5c2f685b84795cb6e9b2656d8c88157e52c42"
+	"f978d8634c43d06fea928f2822e465aa6576e9bf419384506cc3ce3c54ac1a6f67dc66f3b30191e698380bc999b05abc"
+	"e19dc0c6dcc2dd001ec535ba18deb2df1a101023108318c75dc98611a09dc48a0acdec676fabdf222f07e026f059b672"
+	"b56e5cbc8e1d21bbd867dd927212054681d70ea737134cdfce93b6f82ae22423274e58a0821cc5502e2d0ab4585e94de"
+	"6975be5e0b4efce51cd3e70c25a1fbbbd609d273ad5b0d59631c531f6a0a57b9";
+
 static void fill_counting(unsigned char *bytes)
 {
 	for (unsigned i = 0; i < 512; i++)
@@ -174,7 +186,7 @@ static void fill_counting(unsigned char *bytes)
 /* Writing `plain` in block `number` leaves the vector below, and reading it gives `plain` back. */
 static void check_vector(const char *cipher, const char *key, uint64_t number, const unsigned char *plain, const char *vector)
 {
-	struct disk *d = must_open(crypt_spec(cipher, write_key("hex", key, strlen(key)), "", "mem:1M"));
+	struct disk *d = must_open(crypt_spec(cipher, write_key("hex", key, strlen(key)), "", "mem:1P"));
 	unsigned char expected[512], below[512], back[512];
 
 	from_hex(vector, expected);
@@ -193,6 +205,7 @@ static void test_vectors_of_the_standard(void)
 	fill_counting(plain);
 	check_vector("xts-aes-128", key_128, 0, plain, vector_4);
 	check_vector("xts-aes-256", key_256, 0xff, plain, vector_10);
+	check_vector("xts-aes-256", key_256, UINT64_C(0xffffffffff), plain, vector_14);
 	from_hex(vector_4, plain);
 	check_vector("xts-aes-128", key_128, 1, plain, vector_5);
 }
@@ -404,6 +417,8 @@ static void test_warning_of_a_readable_key(void)
 struct spy {
 	struct disk disk;
 	const unsigned char *plain; /* of the whole disk */
+	struct disk *above;         /* whose size is looked at while something is written; NULL: nobody's */
+	uint64_t size_above;        /* the largest that was seen */
 	_Atomic unsigned writes, seen;
 };
 
@@ -414,8 +429,10 @@ static int spy_write(struct disk *d, const struct vec *v, uint64_t offset, const
 
 	vec_gather(v, 0, bytes, v->size);
 	for (size_t i = 0; i < v->size; i += 16)
-		if (!memcmp(bytes + i, s->plain + offset + i, 16))
+		if (s->plain && !memcmp(bytes + i, s->plain + offset + i, 16))
 			s->seen++;
+	if (s->above && disk_size(s->above) > s->size_above)
+		s->size_above = disk_size(s->above);
 	s->writes++;
 	free(bytes);
 	return disk_write(d->children[0], v, offset, io);
@@ -572,6 +589,93 @@ static void test_holes_are_zero_when_asked(void)
 	close_disk(d);
 }
 
+/* Units of 4 KiB, `offset` bytes from the beginning of a disk with smaller blocks. */
+static struct disk *large_units(struct disk *below, uint64_t offset)
+{
+	const struct encrypted_content content = {.offset = offset,
+						  .length = UINT64_MAX,
+						  .units = {.unit_bytes = 4096, .tweak_bytes = 512},
+						  .zero_holes = true};
+	struct encrypted *e = encrypted_new(sizeof(*e), "large", below, NULL);
+	CLEANUP_ERROR struct error err = {0};
+	struct secret key = {0};
+	struct disk *d;
+
+	secret_make(&key, 64);
+	key.size = from_hex(key_256, key.bytes);
+	if (encrypted_publish(e, &content, &key, &d, &err)) {
+		printf("Bail out! %s\n", error_text(&err));
+		exit(99);
+	}
+	return d;
+}
+
+/* Each run agrees with what is read; all runs are whole blocks, and cover the range or are as many as were asked for. */
+static void check_runs(struct disk *d, uint64_t offset, size_t max)
+{
+	CLEANUP_EXTENTS struct extents e;
+	static unsigned char back[64 * KIB];
+
+	extents_init(&e, offset, disk_size(d) - offset, max);
+	CHECK_EQ(disk_extents(d, &e, &io_plain), 0);
+	CHECK(e.count == max || extents_next(&e) == disk_size(d));
+	for (size_t i = 0; i < e.count; i++) {
+		CHECK_EQ(e.list[i].length % 4096, 0);
+		must_read(d, back, e.list[i].length, e.list[i].offset);
+		CHECK(!(e.list[i].flags & EXTENT_ZERO) || memory_is_zero(back, e.list[i].length));
+	}
+}
+
+/* Blocks below are smaller: a block is zero only if all of them are. */
+static void test_extents_of_larger_blocks(void)
+{
+	struct random r = random_stream(71);
+	char data[512] = {1};
+
+	for (unsigned round = 0; round < 200; round++) {
+		struct disk *d = large_units(must_open("mem:65024"), 1024); /* and a part of a block at the end */
+		CHECK_EQ(disk_size(d), 15 * 4096);
+		CHECK_EQ(disk_info(d)->block_size, 4096);
+		for (unsigned i = 0; i < 10; i++) {
+			uint64_t at = random_below(&r, 127) * 512;
+			if (random_once_in(&r, 3))
+				CHECK_EQ(disk_write_zeroes(disk_child(d, 0), at, 512, &io_plain), 0);
+			else
+				must_write(disk_child(d, 0), data, 512, at);
+		}
+		for (size_t max = 1; max < 12; max += 3)
+			check_runs(d, random_below(&r, 15) * 4096, max);
+		check_runs(d, 0, SIZE_MAX);
+		close_disk(d);
+	}
+}
+
+/* A granule of the disk is one or more of those below, in their places. */
+static void test_granules_of_larger_blocks(void)
+{
+	static const struct {
+		uint32_t granularity, alignment, offset, expected, expected_alignment;
+		enum disk_discard discard;
+	} cases[] = {
+		{512, 0, 1024, 4096, 0, DISK_DISCARD_ZEROES},	  {4096, 0, 8192, 4096, 0, DISK_DISCARD_ZEROES},
+		{4096, 0, 1024, 4096, 0, DISK_DISCARD_IGNORED},	  {16384, 0, 4096, 16384, 12288, DISK_DISCARD_ZEROES},
+		{16384, 512, 4096, 4096, 0, DISK_DISCARD_IGNORED}, {2048, 0, 0, 4096, 0, DISK_DISCARD_ZEROES},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		const struct trap_options options = {.discard = DISK_DISCARD_ZEROES};
+		struct trap *t = trap_create(&options);
+		struct disk *d;
+		t->disk.info.discard_granularity = cases[i].granularity;
+		t->disk.info.discard_alignment = cases[i].alignment;
+		d = large_units(&t->disk, cases[i].offset);
+		CHECK_EQ(disk_info(d)->discard_granularity, cases[i].expected);
+		CHECK_EQ(disk_info(d)->discard_alignment, cases[i].expected_alignment);
+		CHECK_EQ(disk_info(d)->discard, cases[i].discard);
+		close_disk(d);
+	}
+}
+
 static void test_promise_of_discard(void)
 {
 	for (enum disk_discard promise = DISK_DISCARD_IGNORED; promise <= DISK_DISCARD_ZEROES; promise++) {
@@ -610,6 +714,20 @@ static void test_growing(void)
 	free(back);
 }
 
+/* What is being zeroed cannot be read or written yet. */
+static void test_growth_is_hidden_until_it_is_zero(void)
+{
+	struct spy *spy = spy_create(NULL, 64 * KIB);
+	struct disk *d = wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:1M"), &spy->disk);
+
+	spy->above = d;
+	CHECK_EQ(disk_resize(d, 2 * MIB, &io_plain), 0);
+	CHECK(spy->writes > 1);
+	CHECK_EQ(spy->size_above, 64 * KIB);
+	CHECK_EQ(disk_size(d), 2 * MIB);
+	close_disk(d);
+}
+
 /* Zeroing what was added fails: the disk has its old size, also below. */
 static void test_growing_that_fails(void)
 {
@@ -642,6 +760,7 @@ static void test_size_below_changes(void)
 /* ------------------------------------------------------------------ many at once */
 
 #define THREADS 6
+#define LONG (64 * KIB)
 
 struct hammer {
 	pthread_t thread;
@@ -650,26 +769,28 @@ struct hammer {
 	bool good;
 };
 
-/* Each has blocks of its own. */
+/* Each has blocks of its own. Requests are long, so that threads are stopped in the midst of one. */
 static void *hammer(void *argument)
 {
 	struct hammer *h = argument;
-	unsigned char data[4096], back[4096];
+	unsigned char *data = malloc(LONG), *back = malloc(LONG);
 
 	h->good = true;
-	for (unsigned i = 0; i < 400; i++) {
-		uint64_t at = (uint64_t)(i % 40 * THREADS + h->number) * 4096;
-		memset(data, (int)(i + h->number), sizeof(data));
-		h->good &= !disk_write(h->disk, &VEC_FLAT(data, 4096), at, &io_plain);
-		h->good &= !disk_read(h->disk, &VEC_FLAT(back, 4096), at, &io_plain);
-		h->good &= !memcmp(data, back, 4096);
+	for (unsigned i = 0; i < 200; i++) {
+		uint64_t at = (uint64_t)(i % 40 * THREADS + h->number) * LONG;
+		memset(data, (int)(i + h->number), LONG);
+		h->good &= !disk_write(h->disk, &VEC_FLAT(data, LONG), at, &io_plain);
+		h->good &= !disk_read(h->disk, &VEC_FLAT(back, LONG), at, &io_plain);
+		h->good &= !memcmp(data, back, LONG);
 	}
+	free(data);
+	free(back);
 	return NULL;
 }
 
 static void test_many_threads(void)
 {
-	struct disk *d = must_open(crypt_spec("xts-aes-256", any_key(64), "", "mem:1M"));
+	struct disk *d = must_open(crypt_spec("xts-aes-256", any_key(64), "", "mem:16M"));
 	struct hammer h[THREADS];
 
 	for (unsigned i = 0; i < THREADS; i++) {
@@ -722,8 +843,11 @@ int main(void)
 	TAP_RUN(test_failed_read_shows_no_ciphertext);
 	TAP_RUN(test_holes_decrypt_to_noise);
 	TAP_RUN(test_holes_are_zero_when_asked);
+	TAP_RUN(test_extents_of_larger_blocks);
+	TAP_RUN(test_granules_of_larger_blocks);
 	TAP_RUN(test_promise_of_discard);
 	TAP_RUN(test_growing);
+	TAP_RUN(test_growth_is_hidden_until_it_is_zero);
 	TAP_RUN(test_growing_that_fails);
 	TAP_RUN(test_size_below_changes);
 	TAP_RUN(test_many_threads);
