@@ -47,6 +47,8 @@ struct file_entry {
 	_Atomic int64_t modified_ns, accessed_ns, changed_ns; /* since the epoch */
 
 	/* FILE_DISK: what st_blocks is made of, found out anew after something was written. */
+	_Atomic uint32_t writers;      /* open for writing through the page cache, so often */
+	_Atomic bool is_forgotten;     /* the kernel is being told to look it up anew */
 	_Atomic uint64_t changes;      /* so often it was written */
 	_Atomic uint64_t allocated_at; /* `changes` when the next was found, plus one; 0: never */
 	_Atomic uint64_t allocated;    /* bytes */

@@ -8,6 +8,9 @@
  *                    that show parts of the same disk bypass the page cache, which knows files and not disks.
  *   O_TRUNC          A disk has the size it has. Opening it with O_TRUNC makes it all zeroes, as a file is whose old content
  *                    is gone: what cp --sparse relies on when it leaves out the zeroes.
+ *                    With a writeback cache the kernel would believe that it is empty, and never ask again: refused.
+ *   holes            The kernel asks for them without sending what it holds. So they are told only while nobody has
+ *                    the file open for writing through the page cache; before that all is data.
  *   the end          A write across the end is cut there (a direct one fails); past it, it fails with ENOSPC, as on a block device. Disks that
  *                    can change their size do so by truncate(2).
  *   flush            close(2) is no promise that anything is durable; the kernel is told not to ask (ENOSYS).
@@ -113,7 +116,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct mounted *m = userdata;
 
-	want(conn, FUSE_CAP_ATOMIC_O_TRUNC, true);
+	want(conn, FUSE_CAP_ATOMIC_O_TRUNC, true); /* also for writeback, where the answer is no */
 	want(conn, FUSE_CAP_ASYNC_READ, true);
 	want(conn, FUSE_CAP_ASYNC_DIO, true);
 	want(conn, FUSE_CAP_WRITEBACK_CACHE, m->options->writeback);
@@ -344,7 +347,21 @@ static int open_disk(fuse_req_t req, struct file_entry *e, const struct fuse_fil
 
 	if ((writing || (fi->flags & O_TRUNC)) && file_is_read_only(e))
 		return EROFS;
+	if ((fi->flags & O_TRUNC) && mounted_of(req)->options->writeback)
+		return EPERM;
 	return fi->flags & O_TRUNC ? zero_all(req, e) : 0;
+}
+
+static bool is_cached(const struct mount_options *o, const struct file_entry *e)
+{
+	return e->kind != FILE_REPORT && !o->direct_io && !e->shares_disk;
+}
+
+/* Counts who may have written what the kernel has not sent yet: until the last one has closed it. */
+static void count_writer(fuse_req_t req, struct file_entry *e, const struct fuse_file_info *fi, int change)
+{
+	if (is_cached(mounted_of(req)->options, e) && (fi->flags & O_ACCMODE) != O_RDONLY)
+		atomic_fetch_add(&e->writers, (uint32_t)change);
 }
 
 /* What libfuse's structure has no field for in every version is answered in the protocol's own words. */
@@ -353,7 +370,7 @@ static void reply_open(fuse_req_t req, const struct file_entry *e, uint64_t hand
 	const struct mount_options *o = mounted_of(req)->options;
 	struct fuse_open_out out = {.fh = handle};
 
-	if (e->kind == FILE_REPORT || o->direct_io || e->shares_disk)
+	if (!is_cached(o, e))
 		out.open_flags |= FOPEN_DIRECT_IO;
 	else if (!file_is_read_only(e))
 		out.open_flags |= FOPEN_KEEP_CACHE;
@@ -375,18 +392,22 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		if (!report)
 			error = (fi->flags & O_ACCMODE) == O_RDONLY ? ENOMEM : EROFS;
 	}
-	if (error)
+	if (error) {
 		fuse_reply_err(req, error);
-	else
-		reply_open(req, e, (uintptr_t)report);
+		return;
+	}
+	count_writer(req, e, fi, 1);
+	reply_open(req, e, (uintptr_t)report);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	const struct file_entry *e = entry_of(req, ino);
+	struct file_entry *e = entry_of(req, ino);
 
 	if (e && e->kind == FILE_REPORT)
 		free((char *)(uintptr_t)fi->fh);
+	if (e)
+		count_writer(req, e, fi, -1);
 	fuse_reply_err(req, 0);
 }
 
@@ -446,6 +467,15 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 		read_disk(req, e, size, (uint64_t)offset);
 }
 
+/* With a writeback cache the kernel has let the file grow before it asked. */
+static void correct_size(fuse_req_t req, struct file_entry *e)
+{
+	struct mounted *m = mounted_of(req);
+
+	if (m->options->writeback && !atomic_exchange(&e->is_forgotten, true))
+		m->forget(m, e);
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
 {
@@ -455,6 +485,8 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t si
 	struct request r;
 	int error;
 
+	if (e && n < size)
+		correct_size(req, e);
 	if (!n) {
 		fuse_reply_err(req, !e ? EINVAL : size ? ENOSPC : 0);
 		return;
@@ -555,6 +587,10 @@ static int seek(struct file_entry *e, uint64_t offset, bool for_hole, uint64_t *
 
 	if (offset >= size)
 		return ENXIO;
+	if (atomic_load(&e->writers) > 0) { /* a hole may have been written to: all is data */
+		*found = for_hole ? size : offset;
+		return 0;
+	}
 	while (at < stop) {
 		CLEANUP_EXTENTS struct extents runs;
 		int error;

@@ -17,6 +17,9 @@ struct mounted {
 	struct files files;
 	const struct mount_options *options;
 	void (*ready)(struct mounted *m); /* called once, when the kernel and we have agreed */
+
+	/* The kernel holds a file for larger than it is, and has to look it up anew. Called on a thread that answers requests. */
+	void (*forget)(struct mounted *m, struct file_entry *e);
 };
 
 /* Frees what the operations keep for the calling thread, which will carry out no more of them. */

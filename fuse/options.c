@@ -110,7 +110,7 @@ const char mount_options_help[] =
 	"  direct_io            keep nothing in the kernel's page cache\n"
 	"  parallel_direct_writes\n"
 	"                       with direct_io: writers of one file need not wait for each other\n"
-	"  writeback            gather writes in the page cache; close does not wait for them\n"
+	"  writeback            gather writes in the page cache\n"
 	"  ro                   open all disks read-only\n"
 	"  uid=USER, gid=GROUP  who owns the files (default: who mounts)\n"
 	"  mode=OCTAL           their permissions (default: 600, read-only disks 400)\n"

@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -49,7 +50,8 @@ struct server {
 	int pid_file;     /* created, and empty until the mount answers; -1: none */
 	struct loop *loop; /* of the watchers */
 	struct watcher *watchers;
-	_Atomic bool ending; /* watchers are to go */
+	_Atomic bool ending; /* watchers are to go, and none is to come; set under `lock` */
+	pthread_mutex_t lock;
 };
 
 /* ------------------------------------------------------------------ size changes */
@@ -73,6 +75,36 @@ static void run_watcher(void *argument)
 		session_attributes_changed(w->server->session, w->inode);
 	}
 	wait_group_done(w->left);
+}
+
+/* On the loop of the watchers, which answers no request. */
+static void run_forget(void *argument)
+{
+	struct watcher *w = argument;
+	struct file_entry *e = &w->server->mounted.files.list[w->inode - 1];
+
+	atomic_store(&e->is_forgotten, false); /* from here on it is too late for another one to be in this */
+	session_entry_changed(w->server->session, e->parent + 1, e->name);
+	wait_group_done(w->left);
+}
+
+static void forget(struct mounted *m, struct file_entry *e)
+{
+	struct server *s = (struct server *)((char *)m - offsetof(struct server, mounted));
+	struct watcher *w = &s->watchers[e - m->files.list];
+
+	/* The root of a mount of one disk has no name to be looked up by. */
+	if (!*e->name)
+		return;
+	pthread_mutex_lock(&s->lock);
+	if (!atomic_load(&s->ending)) {
+		wait_group_add(w->left, 1);
+		if (loop_spawn(s->loop, run_forget, w)) {
+			wait_group_done(w->left);
+			atomic_store(&e->is_forgotten, false);
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
 }
 
 /* A watcher for each disk whose size can change, and its windows. */
@@ -105,7 +137,9 @@ static int start_watchers(struct server *s, struct wait_group *left, struct erro
 /* A wait that begins just now is cancelled by the next round. */
 static void stop_watchers(struct server *s, struct wait_group *left)
 {
+	pthread_mutex_lock(&s->lock);
 	atomic_store(&s->ending, true);
+	pthread_mutex_unlock(&s->lock);
 	while (atomic_load(&left->pending) > 0) {
 		for (size_t i = 0; s->watchers && i < s->mounted.files.count; i++)
 			if (s->watchers[i].disk)
@@ -352,6 +386,7 @@ static int mount_and_serve(struct server *s, struct error *err)
 		goto out;
 	s->mounted.options = &s->request->options;
 	s->mounted.ready = be_ready;
+	s->mounted.forget = forget;
 	status = session_mount(s->path, &s->mounted, &s->session, err);
 	if (!status)
 		status = serve_mounted(s, err);
@@ -377,7 +412,7 @@ static int open_and_serve(struct server *s, struct error *err)
 
 int serve(const struct serve_request *request, struct error *err)
 {
-	struct server s = {.request = request, .signals = -1, .pid_file = -1};
+	struct server s = {.request = request, .signals = -1, .pid_file = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
 	int status = exports_check(request->table, err);
 
 	if (!status)

@@ -351,6 +351,11 @@ void session_attributes_changed(struct session *s, uint64_t inode)
 	fuse_lowlevel_notify_inval_inode(s->fuse, inode, -1, 0);
 }
 
+void session_entry_changed(struct session *s, uint64_t inode, const char *name)
+{
+	fuse_lowlevel_notify_inval_entry(s->fuse, inode, name, strlen(name));
+}
+
 /* ------------------------------------------------------------------ ending */
 
 /* Every thread that is there; none comes any more once `stopping` is set and the lock was held. */

@@ -23,6 +23,9 @@ int session_ended_fd(const struct session *s);
 /* Tells the kernel that the attributes of an inode (the size) have changed. From a thread that answers no request. */
 void session_attributes_changed(struct session *s, uint64_t inode);
 
+/* Tells the kernel to look `name` in the folder `inode` up anew. From a thread that answers no request; may wait. */
+void session_entry_changed(struct session *s, uint64_t inode, const char *name);
+
 /*
  * Stops the threads after the request that each is at, and closes the connection: who still has files open gets errors.
  * Accepts NULL.

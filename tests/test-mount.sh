@@ -382,6 +382,19 @@ test_open_truncates() {
   holds image 1000 2096152 '\0'
 }
 
+test_open_truncates_not() {
+  mkdir m
+  head -c 2M /dev/urandom >image
+  cp image copy
+  start_mount m d=image -o writeback
+  gives EPERM "$call" open m/d write trunc
+  fails bash -c ': >m/d'
+  gives 2097152 stat -c %s m/d
+  cmp m/d copy
+  stop_mount
+  cmp image copy
+}
+
 test_the_end() {
   mkdir m
   start_mount m d=mem:1M
@@ -772,7 +785,7 @@ run_test "truncate is refused by those that do not" test_truncate_refused
 run_test "a stack resizes, too" test_size_of_what_is_below
 run_test "O_TRUNC zeroes" test_open_truncates
 run_test "O_TRUNC zeroes, -o direct_io" test_open_truncates -o direct_io
-run_test "O_TRUNC zeroes, -o writeback" test_open_truncates -o writeback
+run_test "O_TRUNC is refused with -o writeback" test_open_truncates_not
 run_test "writes at and past the end" test_the_end
 run_test "writes past the end, -o writeback" test_the_end_later
 run_test "the size is true with -o writeback" test_true_size
