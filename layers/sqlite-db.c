@@ -17,7 +17,7 @@
  * written to by others while it is read here.
  *
  * The file may be a stranger's: nothing in its schema may run code (triggers, views, extensions are off), strings are
- * limited, and it is not mapped into memory, where a file that shrinks would kill the process.
+ * limited, and SQLite does not map it into memory, where a file that shrinks would kill the process (see sqlite-map.c).
  */
 #include "layers/sqlite-db.h"
 
@@ -417,6 +417,12 @@ static void end_reading(struct db *db)
 		sqlite3_exec(db->sql, "COMMIT", NULL, NULL, NULL);
 }
 
+void db_pool_init(struct db_pool *p, const struct db_file *f)
+{
+	p->file = f;
+	db_map_renew(&p->map, f->claim.fd);
+}
+
 static unsigned most_readers(const struct db_pool *p)
 {
 	return p->enough ? p->enough : MAX_READERS;
@@ -450,7 +456,11 @@ static int call_open(void *argument)
 {
 	struct pool_opening *o = argument;
 
-	return db_open(o->pool->file, DB_READER, o->cache_bytes, o->out, o->io);
+	int status = db_open(o->pool->file, DB_READER, o->cache_bytes, o->out, o->io);
+
+	if (!status)
+		mapped_file_attach(&(*o->out)->mapped, (*o->out)->sql, &o->pool->map);
+	return status;
 }
 
 /* A connection that was counted could not be opened. Are there others to wait for? */
@@ -467,14 +477,18 @@ static bool do_without(struct db_pool *p)
 	return others;
 }
 
-/*
- * The first is taken before all others, so most reads come through it: it has the large cache. *out is NULL where it is one
- * too many for memory or the open files of the process.
- */
+/* The first is taken before all others, so most reads come through it. */
+static unsigned cache_for(const struct db_pool *p, bool first)
+{
+	if (p->map.at)
+		return DB_MAPPED_CACHE;
+	return first ? DB_LARGE_CACHE : DB_SMALL_CACHE;
+}
+
+/* *out is NULL where it is one too many for memory or the open files of the process. */
 static int add_connection(struct db_pool *p, bool first, struct db **out, const struct io *io)
 {
-	struct pool_opening o = {
-		.pool = p, .cache_bytes = first ? DB_LARGE_CACHE : DB_SMALL_CACHE, .out = out, .io = io};
+	struct pool_opening o = {.pool = p, .cache_bytes = cache_for(p, first), .out = out, .io = io};
 	int status = aio_offload(call_open, &o);
 
 	if (!status) {
@@ -536,6 +550,7 @@ void db_pool_renew(struct db_pool *p)
 {
 	struct db *db = take_all(p);
 
+	db_map_renew(&p->map, p->file->claim.fd);
 	while (db) {
 		struct db *next = db->next;
 		end_reading(db);
@@ -556,4 +571,5 @@ void db_pool_close(struct db_pool *p)
 		db = next;
 	}
 	p->count = 0;
+	db_map_drop(&p->map);
 }

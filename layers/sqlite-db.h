@@ -11,6 +11,7 @@
 #include "core/io.h"
 #include "core/short-lock.h"
 #include "core/wait.h"
+#include "layers/sqlite-map.h"
 
 /* ------------------------------------------------------------------ the file */
 
@@ -35,8 +36,9 @@ struct db {
 	sqlite3 *sql;
 	const struct db_file *file;
 	struct db *next;   /* in the pool */
-	bool is_preferred; /* by the pool: the one with the large cache */
+	bool is_preferred; /* by the pool: the one with the large cache, if one has it */
 	int log_pages;     /* the writer: of the log, after its last commit */
+	struct mapped_file mapped; /* a reader's */
 	sqlite3_blob *row; /* see db_read_row() */
 	unsigned rows_read;
 	sqlite3_stmt *statements[DB_STATEMENTS];
@@ -56,6 +58,7 @@ int db_open(const struct db_file *f, enum db_role role, unsigned cache_bytes, st
 
 #define DB_SMALL_CACHE (8u << 20)
 #define DB_LARGE_CACHE (64u << 20)
+#define DB_MAPPED_CACHE (2u << 20) /* where a page costs a copy: more than the processor's caches hold only makes it slower */
 
 /* Blocks. Accepts NULL. */
 void db_close(struct db *db);
@@ -108,7 +111,11 @@ struct db_pool {
 	unsigned count;  /* open, idle or not */
 	unsigned enough; /* as many were open when one more could not be opened; 0: it was not so, or not since they were renewed */
 	struct wait_signal returned;
+	struct db_map map; /* changed while no connection is in use */
 };
+
+/* Before anything else, and before threads: maps the file. */
+void db_pool_init(struct db_pool *p, const struct db_file *f);
 
 /*
  * Takes a connection, waiting for one where the most there may be are in use. It fails only if not even the first can be opened.

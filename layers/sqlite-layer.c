@@ -6,7 +6,7 @@
  *   sqlite-commit.c    the stages, the thread that commits, flush
  *   sqlite-store.h     where the content lies: sqlite-blocks.c (with sqlite-index.c), sqlite-original.c
  *   sqlite-schema.c    geometry and checks; sqlite-create.c: a new file
- *   sqlite-db.c        connections, statements, failures
+ *   sqlite-db.c        connections, statements, failures; sqlite-map.c: the file in memory, for readers
  *
  * A read looks at the stages, then at what is kept in memory of the store, and only then takes a connection; in a fiber
  * what calls SQLite runs on an offload thread. All of it happens inside the committer's gate.
@@ -495,7 +495,7 @@ static int make_parts(struct sqlite_layer *s, const struct sqlite_layer_options 
 	const struct db_geometry *g = &s->geometry;
 
 	s->store = g->original ? original_store_create(g) : block_store_create(g);
-	s->readers.file = &s->file;
+	db_pool_init(&s->readers, &s->file);
 	s->committer.file = &s->file;
 	s->committer.store = s->store;
 	s->committer.readers = &s->readers;

@@ -10,10 +10,12 @@
 #include "tests/model.h"
 
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #include "core/wait.h"
 #include "layers/sqlite-layer.h"
@@ -28,6 +30,8 @@ static struct {
 	_Atomic int read_error;
 	_Atomic int sync_error;
 	_Atomic int open_error;
+	_Atomic bool slow_clock;    /* asking for the time takes 50 ms */
+	_Atomic unsigned reads;     /* of other files than logs */
 	_Atomic bool hold_reads;    /* they wait until it is false */
 	_Atomic unsigned held;
 	_Atomic unsigned log_syncs; /* of files whose name ends in -wal */
@@ -88,6 +92,8 @@ static ssize_t shim_pwrite(int fd, const void *bytes, size_t size, off_t offset)
 
 static ssize_t shim_pread(int fd, void *bytes, size_t size, off_t offset)
 {
+	if (!is_log(fd))
+		atomic_fetch_add(&below.reads, 1);
 	if (atomic_load(&below.hold_reads))
 		atomic_fetch_add(&below.held, 1);
 	while (atomic_load(&below.hold_reads))
@@ -382,11 +388,10 @@ static void test_failed_write_is_tried_again(void)
 	CHECK_EQ(l->ops->close(l, false, NULL), 0);
 }
 
-/* SQLite takes EIO of a read for a damaged file, which a medium error is. */
+/* SQLite takes EIO of a read for a damaged file, which a medium error is. What is not in the file yet is read from the log. */
 static void test_failed_read(void)
 {
-	const char *path = tmppath("unread");
-	struct layer *l = open_layer(path, MIB);
+	struct layer *l = open_layer(tmppath("unread"), MIB);
 	struct failure why = {0};
 	const struct io io = {.failure = &why};
 	struct layer_run run;
@@ -394,15 +399,73 @@ static void test_failed_read(void)
 
 	REQUIRE(l != NULL);
 	CHECK_EQ(put(l, 0, 8192, 1, NULL), 0);
-	CHECK_EQ(l->ops->close(l, false, NULL), 0);
-	l = open_layer(path, 0);
-	CHECK(l && reads_as(l, 0, 4096, 1));
+	CHECK_EQ(flush(l), 0);
+	CHECK(reads_as(l, 0, 4096, 1));
 	atomic_store(&below.read_error, EIO);
 	CHECK_EQ(l->ops->read(l, &VEC_FLAT(bytes, 4096), 4096, &run, &io), -ENODATA);
 	CHECK(strstr(why.text, "unread") != NULL);
 	atomic_store(&below.read_error, 0);
 	CHECK(reads_as(l, 0, 8192, 1));
 	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+}
+
+/* ------------------------------------------------------------------ the file in memory */
+
+/* Those that layers/sqlite-map.c maps, or else this cannot run. */
+static bool is_mapped(const char *path)
+{
+	struct statfs fs;
+
+	if (statfs(path, &fs))
+		return false;
+	return fs.f_type == EXT4_SUPER_MAGIC || fs.f_type == TMPFS_MAGIC || fs.f_type == OVERLAYFS_SUPER_MAGIC;
+}
+
+static void test_reads_make_no_system_calls(void)
+{
+	const char *path = tmppath("mapped");
+	struct layer *l = open_layer(path, 16 * MIB);
+	unsigned before;
+
+	if (!is_mapped(tmpdir()))
+		SKIP("files of this file system are not mapped");
+	REQUIRE(l != NULL);
+	CHECK_EQ(put(l, 0, 8 * MIB, 1, NULL), 0); /* the log becomes long, so it is brought into the file */
+	CHECK_EQ(flush(l), 0);
+	CHECK_EQ(put(l, 8 * MIB, 4096, 1, NULL), 0);
+	CHECK_EQ(flush(l), 0);
+	CHECK(reads_as(l, 0, 4096, 1));
+	before = atomic_load(&below.reads);
+	CHECK(reads_as(l, 0, 8 * MIB + 4096, 1));
+	CHECK_EQ(atomic_load(&below.reads), before);
+	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+	l = open_layer(path, 0);
+	REQUIRE(l && reads_as(l, 0, 4096, 1));
+	before = atomic_load(&below.reads);
+	CHECK(reads_as(l, 0, 8 * MIB + 4096, 1));
+	CHECK_EQ(atomic_load(&below.reads), before);
+	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+}
+
+/* Somebody cuts off what is mapped: an error, as if it were read with system calls. */
+static void test_file_shrinks(void)
+{
+	const char *path = tmppath("shrunk");
+	struct layer *l = open_layer(path, 16 * MIB);
+	struct failure why = {0};
+	const struct io io = {.failure = &why};
+	struct layer_run run;
+	char bytes[4096];
+
+	REQUIRE(l != NULL);
+	CHECK_EQ(put(l, 0, 8 * MIB, 1, NULL), 0);
+	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+	l = open_layer(path, 0);
+	REQUIRE(l && reads_as(l, 0, 4096, 1));
+	CHECK_EQ(truncate(path, 65536), 0);
+	CHECK_EQ(l->ops->read(l, &VEC_FLAT(bytes, 4096), 6 * MIB, &run, &io), -ENODATA);
+	CHECK(strstr(why.text, "shrunk") != NULL);
+	l->ops->close(l, false, NULL);
 }
 
 /* ------------------------------------------------------------------ no connection */
@@ -431,21 +494,19 @@ static void start_reader(struct late_reader *r, struct layer *l, uint64_t offset
 /* With no file to be had for a second connection, whoever wants it waits for the first. */
 static void test_one_connection_is_enough(void)
 {
-	const char *path = tmppath("one");
-	struct layer *l = open_layer(path, 16 * MIB);
+	struct layer *l = open_layer(tmppath("one"), 16 * MIB);
 	struct late_reader first, second;
 
 	REQUIRE(l != NULL);
-	CHECK_EQ(put(l, 0, 8 * MIB, 1, NULL), 0);
-	CHECK_EQ(l->ops->close(l, false, NULL), 0);
-	l = open_layer(path, 0);
-	REQUIRE(l && reads_as(l, 0, 4096, 1));
+	CHECK_EQ(put(l, 0, MIB, 1, NULL), 0);
+	CHECK_EQ(flush(l), 0); /* into the log, from which reads are system calls */
+	CHECK(reads_as(l, 0, 4096, 1));
 	atomic_store(&below.hold_reads, true);
-	start_reader(&first, l, MIB);
+	start_reader(&first, l, MIB / 2);
 	while (!atomic_load(&below.held))
 		wait_sleep(1000000);
 	atomic_store(&below.open_error, EMFILE);
-	start_reader(&second, l, 7 * MIB);
+	start_reader(&second, l, MIB - 4096);
 	wait_sleep(50000000);
 	atomic_store(&below.hold_reads, false);
 	pthread_join(first.thread, NULL);
@@ -725,6 +786,8 @@ int main(void)
 	TAP_RUN(test_resize_without_room);
 	TAP_RUN(test_failed_write_is_tried_again);
 	TAP_RUN(test_failed_read);
+	TAP_RUN(test_reads_make_no_system_calls);
+	TAP_RUN(test_file_shrinks);
 	TAP_RUN(test_one_connection_is_enough);
 	TAP_RUN(test_no_connection);
 	TAP_RUN(test_power_cuts);
