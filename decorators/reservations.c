@@ -48,7 +48,7 @@
  * (REGISTRATION_PREEMPTED), and, if the type is another now, the rest (RELEASED); of a RELEASE, or the end of the holder's
  * registration, the other registrants (RELEASED) where they had a part in it, that is not for the first two types.
  *
- * Not done: leaving out what nobody here can ask for, such as scopes other than the whole logical unit.
+ * Not done: scopes other than the whole logical unit, which SPC-4 no longer has, and the reservations of SCSI-2.
  */
 #include "decorators/reservations.h"
 
