@@ -7,7 +7,11 @@
  * same seed gives the same waits, whatever the other operations do meanwhile (decorators/chance.h).
  *
  * What waits: read, write, flush, discard, write_zeroes. Asking about the disk (extents, sizes, reservations) and hints of
- * reads to come do not. A request for an operation without a wait pays one relaxed load.
+ * reads to come do not.
+ *
+ * A control file may change the schedules (decorators/control.h): requests that come later go by the new ones, those that sleep
+ * are not woken. Whoever has to wait copies the schedule under a short lock; a request for an operation without a wait pays
+ * one relaxed load.
  */
 #include "kinds.h"
 
@@ -16,29 +20,56 @@
 #include <sys/random.h>
 
 #include "core/node.h"
+#include "core/short-lock.h"
 #include "core/wait.h"
 #include "decorators/chance.h"
+#include "decorators/control.h"
 #include "decorators/schedule.h"
 
 enum operation { READ, WRITE, FLUSH, DISCARD, ZEROES, OPERATIONS };
 
 static const char *const operation_names[OPERATIONS] = {"read", "write", "flush", "discard", "zeroes"};
 
-struct delay {
-	struct disk disk;
-	unsigned waiting; /* bit (1 << enum operation): has a wait */
+/* In `slow`: nobody watches the control file yet. The first request sees to that, whatever it is. */
+#define UNWATCHED (1u << OPERATIONS)
+
+struct settings {
 	uint64_t seed;
 	struct schedule schedules[OPERATIONS];
+};
+
+struct delay {
+	struct disk disk;
+	_Atomic unsigned slow; /* bit (1 << enum operation): has a wait; UNWATCHED */
+	struct control *control; /* NULL: no file was given */
+
+	struct short_lock lock; /* protects `settings`; that a number is drawn and the seed it belongs to is one step under it */
+	struct settings settings;
 	_Atomic uint64_t drawn[OPERATIONS]; /* numbers taken from each stream */
 };
 
 /* ------------------------------------------------------------------ requests */
 
-static __attribute__((noinline)) void sleep_for(struct delay *d, enum operation op)
+static uint64_t draw_wait(struct delay *d, enum operation op)
 {
-	uint64_t n = atomic_fetch_add_explicit(&d->drawn[op], 1, memory_order_relaxed);
-	uint64_t ns = schedule_draw(&d->schedules[op], chance_at(d->seed, op, n));
+	struct schedule s;
+	uint64_t seed, n;
 
+	short_lock_shared(&d->lock);
+	s = d->settings.schedules[op];
+	seed = d->settings.seed;
+	n = atomic_fetch_add_explicit(&d->drawn[op], 1, memory_order_relaxed);
+	short_unlock_shared(&d->lock);
+	return schedule_draw(&s, chance_at(seed, op, n));
+}
+
+static __attribute__((noinline)) void wait_slowly(struct delay *d, enum operation op)
+{
+	unsigned slow = atomic_load_explicit(&d->slow, memory_order_relaxed);
+	uint64_t ns = slow >> op & 1 ? draw_wait(d, op) : 0;
+
+	if (slow & UNWATCHED && atomic_fetch_and(&d->slow, ~UNWATCHED) & UNWATCHED)
+		control_start(d->control);
 	if (ns)
 		wait_sleep(ns);
 }
@@ -47,8 +78,8 @@ static inline void wait_for(struct disk *d, enum operation op)
 {
 	struct delay *delay = (struct delay *)d;
 
-	if (delay->waiting >> op & 1)
-		sleep_for(delay, op);
+	if (atomic_load_explicit(&delay->slow, memory_order_relaxed) & (1u << op | UNWATCHED))
+		wait_slowly(delay, op);
 }
 
 static int delay_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
@@ -101,13 +132,26 @@ static json_t *describe_schedule(const struct schedule *s)
 /* The seed is text: it may be larger than JSON's numbers. */
 static void delay_describe(struct disk *d, json_t *object)
 {
-	const struct delay *delay = (const struct delay *)d;
+	struct delay *delay = (struct delay *)d;
 	json_t *delays = json_object();
+	struct settings s;
 
+	short_lock_shared(&delay->lock);
+	s = delay->settings;
+	short_unlock_shared(&delay->lock);
 	for (unsigned op = 0; op < OPERATIONS; op++)
-		json_object_set_new(delays, operation_names[op], describe_schedule(&delay->schedules[op]));
+		json_object_set_new(delays, operation_names[op], describe_schedule(&s.schedules[op]));
 	json_object_set_new(object, "delays", delays);
-	json_object_set_new(object, "seed", json_sprintf("%#llx", (unsigned long long)delay->seed));
+	json_object_set_new(object, "seed", json_sprintf("%#llx", (unsigned long long)s.seed));
+	control_describe(delay->control, object);
+}
+
+static int delay_close(struct disk *d, bool abandoned, struct error *err)
+{
+	(void)abandoned;
+	(void)err;
+	control_close(((struct delay *)d)->control);
+	return 0;
 }
 
 static const struct disk_ops delay_ops = {
@@ -118,6 +162,7 @@ static const struct disk_ops delay_ops = {
 	.write_zeroes = delay_write_zeroes,
 	.identity = delay_identity,
 	.describe = delay_describe,
+	.close = delay_close,
 };
 
 /* ------------------------------------------------------------------ settings */
@@ -153,26 +198,74 @@ static struct schedule schedule_of(const struct spec *spec, enum operation op)
 	return s;
 }
 
-static int set_schedules(struct delay *d, const struct spec *spec, struct error *err)
+static int read_schedules(struct schedule *schedules, const struct spec *spec, struct error *err)
 {
 	int status = 0;
 
 	for (unsigned op = 0; op < OPERATIONS && !status; op++) {
-		struct schedule s = schedule_of(spec, op);
-		status = schedule_check(&s, operation_names[op], err);
-		d->schedules[op] = s;
-		if (!schedule_is_empty(&s))
-			d->waiting |= 1u << op;
+		schedules[op] = schedule_of(spec, op);
+		status = schedule_check(&schedules[op], operation_names[op], err);
 	}
 	return status;
 }
 
-static int set_seed(struct delay *d, const struct spec *spec, struct error *err)
+static unsigned slow_operations(const struct settings *s)
 {
-	d->seed = spec_number(spec, "seed");
-	if (!spec_given(spec, "seed") && getrandom(&d->seed, sizeof(d->seed), 0) != sizeof(d->seed))
-		return error_set_errno(err, -errno, "seed: no random numbers");
+	unsigned slow = 0;
+
+	for (unsigned op = 0; op < OPERATIONS; op++)
+		slow |= schedule_is_empty(&s->schedules[op]) ? 0 : 1u << op;
+	return slow;
+}
+
+/* From the control file: all of it holds from now on, or none. A seed begins all streams anew; without one they go on. */
+static int change_settings(void *owner, const struct spec *spec, struct error *err)
+{
+	struct delay *d = owner;
+	struct settings s = {.seed = spec_number(spec, "seed")};
+	int status;
+
+	if (spec_given(spec, "control"))
+		return error_set(err, -EINVAL, "control: another file cannot be named while the disk is open");
+	status = read_schedules(s.schedules, spec, err);
+	if (status)
+		return status;
+	short_lock_exclusive(&d->lock);
+	if (!spec_given(spec, "seed"))
+		s.seed = d->settings.seed;
+	for (unsigned op = 0; op < OPERATIONS && spec_given(spec, "seed"); op++)
+		atomic_store_explicit(&d->drawn[op], 0, memory_order_relaxed);
+	d->settings = s;
+	short_unlock_exclusive(&d->lock);
+	atomic_store_explicit(&d->slow, slow_operations(&s), memory_order_relaxed);
 	return 0;
+}
+
+static int first_settings(struct delay *d, const struct spec *spec, struct error *err)
+{
+	struct settings *s = &d->settings;
+	int status;
+
+	s->seed = spec_number(spec, "seed");
+	if (!spec_given(spec, "seed") && getrandom(&s->seed, sizeof(s->seed), 0) != sizeof(s->seed))
+		return error_set_errno(err, -errno, "seed: no random numbers");
+	status = read_schedules(s->schedules, spec, err);
+	if (!status)
+		atomic_store(&d->slow, slow_operations(s));
+	return status;
+}
+
+/* What the file says already counts more than the spec, which may have been written long ago. */
+static int open_control(struct delay *d, const struct spec *spec, struct error *err)
+{
+	int status;
+
+	if (!spec_text(spec, "control"))
+		return 0;
+	status = control_open(&d->control, spec_text(spec, "control"), &delay_kind, change_settings, d, err);
+	if (!status)
+		atomic_fetch_or(&d->slow, UNWATCHED);
+	return status;
 }
 
 static int delay_open(const struct open_request *request, struct disk **out, struct error *err)
@@ -183,11 +276,11 @@ static int delay_open(const struct open_request *request, struct disk **out, str
 	if (!d)
 		return error_set(err, -ENOMEM, "no memory");
 	disk_inherit(&d->disk);
-	status = set_schedules(d, request->spec, err);
-	if (!status)
-		status = set_seed(d, request->spec, err);
+	status = first_settings(d, request->spec, err);
 	if (!status)
 		status = disk_publish(&d->disk, disk_size(request->children[0]), err);
+	if (!status)
+		status = open_control(d, request->spec, err);
 	if (status)
 		disk_drop_new(&d->disk);
 	else
@@ -225,6 +318,10 @@ static const struct spec_field delay_fields[] = {
 	 .role = SPEC_OPTION,
 	 .type = SPEC_NUMBER,
 	 .help = "the same seed gives the same waits; the default is another one each time"},
+	{.name = "control",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_TEXT,
+	 .help = "a file that changes all of this while the disk is open"},
 	{0},
 };
 

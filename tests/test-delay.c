@@ -280,6 +280,37 @@ static void test_described_seed_replays(void)
 	close_disk(b);
 }
 
+static json_int_t changes_of(struct disk *d)
+{
+	json_t *o = disk_describe(d);
+	json_int_t n = json_integer_value(json_object_get(json_object_get(o, "control"), "changes"));
+
+	json_decref(o);
+	return n;
+}
+
+/* A seed that comes by the control file begins all streams anew. */
+static void test_changed_seed_replays(void)
+{
+	char spec[400], path[300];
+	uint64_t first[20];
+	struct disk *d;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s", tmppath("control"));
+	snprintf(spec, sizeof(spec), "delay:5;p99=50;seed=7;control=%s:mem:1M", path);
+	d = open_disk(spec);
+	for (unsigned i = 0; i < 20; i++)
+		first[i] = nap_of_read(d);
+	file = fopen(path, "w");
+	REQUIRE(file && fputs("5;p99=50;seed=7\n", file) >= 0 && !fclose(file));
+	for (unsigned tries = 0; changes_of(d) < 1 && tries < 10000; tries++)
+		__real_wait_sleep(MS);
+	for (unsigned i = 0; i < 20; i++)
+		CHECK_EQ(nap_of_read(d), first[i]);
+	close_disk(d);
+}
+
 static void test_described_times(void)
 {
 	struct disk *d = open_disk("delay:5;read=2;write-p99=50:mem:1M");
@@ -321,7 +352,7 @@ static void test_refused_settings(void)
 
 static void *read_in_thread(void *disk)
 {
-	static char memory[512];
+	char memory[512];
 
 	CHECK_EQ(disk_read(disk, &VEC_FLAT(memory, 512), 0, &io_plain), 0);
 	return NULL;
@@ -377,6 +408,7 @@ int main(void)
 	TAP_RUN(test_same_seed_same_waits);
 	TAP_RUN(test_other_seed_other_waits);
 	TAP_RUN(test_described_seed_replays);
+	TAP_RUN(test_changed_seed_replays);
 	TAP_RUN(test_described_times);
 	TAP_RUN(test_refused_settings);
 	TAP_RUN(test_threads_wait_side_by_side);
