@@ -304,12 +304,17 @@ static bool is_urgent(struct committer *c)
 	       (staged(c) >= TAKE_BYTES && !atomic_load(&c->stuck));
 }
 
-/* Waits until it is time for the stage that was begun at `*since` (0: none was), or something cannot wait: true. */
+/*
+ * Waits until it is time for the stage that was begun at `*since` (0: none was), or something cannot wait: true. The end is looked at
+ * after the signal: who asks for it raises it.
+ */
 static bool wait_for_work(struct committer *c, uint64_t *since)
 {
 	uint64_t pause = atomic_load(&c->stuck) ? 5 * IDLE_NS : IDLE_NS, now = wait_now();
 	uint32_t seen = wait_signal_count(&c->wake);
 
+	if (atomic_load(&c->stopping))
+		return false;
 	if (is_urgent(c))
 		return true;
 	if (!staged(c))

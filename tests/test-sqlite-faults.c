@@ -77,6 +77,15 @@ __attribute__((visibility("default"))) int fsync(int fd)
 	return sync_file(fd, SYS_fsync);
 }
 
+__attribute__((visibility("default"))) int clock_gettime(clockid_t clock, struct timespec *t)
+{
+	const struct timespec pause = {.tv_nsec = 50000000};
+
+	if (atomic_load(&below.slow_clock))
+		syscall(SYS_nanosleep, &pause, NULL);
+	return (int)syscall(SYS_clock_gettime, clock, t);
+}
+
 static ssize_t shim_pwrite(int fd, const void *bytes, size_t size, off_t offset)
 {
 	struct shadow *s = shadow_of(fd);
@@ -246,6 +255,23 @@ static void test_flush_after_a_resize(void)
 	CHECK_EQ(flush(l), 0);
 	CHECK_EQ(atomic_load(&below.log_syncs), before);
 	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+}
+
+/* The thread that commits is told to end when it is about to wait, and has been asked whether it is to end before. */
+static void test_close_as_it_goes_to_sleep(void)
+{
+	struct layer *l = open_layer(tmppath("asleep"), 1 << 20);
+	const struct timespec pause = {.tv_nsec = 10000000};
+
+	REQUIRE(l != NULL);
+	CHECK_EQ(put(l, 0, 4096, 1, NULL), 0);
+	atomic_store(&below.slow_clock, true);
+	CHECK_EQ(flush(l), 0);
+	syscall(SYS_nanosleep, &pause, NULL);
+	alarm(60);
+	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+	alarm(0);
+	atomic_store(&below.slow_clock, false);
 }
 
 static void test_failed_sync_is_final(void)
@@ -779,6 +805,7 @@ int main(void)
 	TAP_RUN(test_flush_syncs_the_log);
 	TAP_RUN(test_flush_after_a_commit_without_sync);
 	TAP_RUN(test_flush_after_a_resize);
+	TAP_RUN(test_close_as_it_goes_to_sleep);
 	TAP_RUN(test_failed_sync_is_final);
 	TAP_RUN(test_no_room_loses_nothing);
 	TAP_RUN(test_room_is_found_by_writers);
