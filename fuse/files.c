@@ -226,7 +226,7 @@ int files_create(struct files *files, const struct files_request *request, struc
 {
 	int status = 0;
 
-	*files = (struct files){.exports = request->exports};
+	*files = (struct files){.exports = request->exports, .lock = PTHREAD_MUTEX_INITIALIZER};
 	if (!request->single && !add(files, request, FILE_FOLDER, "", 0, folder_mode(request->options)))
 		status = no_memory(err);
 	if (!status)
@@ -240,8 +240,46 @@ int files_create(struct files *files, const struct files_request *request, struc
 	return status;
 }
 
+/* ------------------------------------------------------------------ open reports */
+
+struct open_report *files_open_report(struct files *files, char *text)
+{
+	struct open_report *r = text ? calloc(1, sizeof(*r)) : NULL;
+
+	if (!r) {
+		free(text);
+		return NULL;
+	}
+	r->text = text;
+	pthread_mutex_lock(&files->lock);
+	r->next = files->reports;
+	if (r->next)
+		r->next->previous = r;
+	files->reports = r;
+	pthread_mutex_unlock(&files->lock);
+	return r;
+}
+
+void files_close_report(struct files *files, struct open_report *report)
+{
+	pthread_mutex_lock(&files->lock);
+	if (report->next)
+		report->next->previous = report->previous;
+	if (report->previous)
+		report->previous->next = report->next;
+	else
+		files->reports = report->next;
+	pthread_mutex_unlock(&files->lock);
+	free(report->text);
+	free(report);
+}
+
 void files_free(struct files *files)
 {
+	/* Where users were cut off, nobody closes them. */
+	while (files->reports)
+		files_close_report(files, files->reports);
+	pthread_mutex_destroy(&files->lock);
 	for (size_t i = 0; i < files->count; i++)
 		free(files->list[i].name);
 	free(files->list);

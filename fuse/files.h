@@ -3,6 +3,7 @@
 #ifndef PLATTER_FUSE_FILES_H
 #define PLATTER_FUSE_FILES_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -54,7 +55,15 @@ struct file_entry {
 	_Atomic uint64_t allocated;    /* bytes */
 };
 
+/* A report that somebody reads. */
+struct open_report {
+	struct open_report *next, *previous;
+	char *text;
+};
+
 struct files {
+	pthread_mutex_t lock;       /* protects the next; nothing waits under it */
+	struct open_report *reports; /* open ones */
 	struct file_entry *list;
 	size_t count;
 	const struct export_table *exports;
@@ -72,6 +81,10 @@ struct files_request {
 /* Makes the table. Names must be good for files and must not clash. 0, or a negative errno with `err` set. */
 int files_create(struct files *files, const struct files_request *request, struct error *err);
 void files_free(struct files *files);
+
+/* Keeps `text` (which may be NULL: then so is the result) until it is closed, or the mount ends. NULL when memory ran out. */
+struct open_report *files_open_report(struct files *files, char *text);
+void files_close_report(struct files *files, struct open_report *report);
 
 /* The entry of `inode`, or NULL. */
 struct file_entry *files_get(const struct files *files, uint64_t inode);

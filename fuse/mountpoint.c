@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,13 +70,13 @@ static void unescape(char *text)
 }
 
 struct mount_line {
-	const char *point, *type, *source;
+	const char *device, *point, *type, *source;
 };
 
-/* The mount point (the fifth word), and type and source (the words behind " - ") of one line, which is taken apart. */
+/* Device and mount point (the third and the fifth word), and type and source (the words behind " - ") of one line, which is taken apart. */
 static bool split_line(char *line, struct mount_line *out)
 {
-	char *rest = line, *dash = strstr(line, " - "), *point = line;
+	char *rest = line, *dash = strstr(line, " - "), *words[5] = {0};
 
 	if (!dash)
 		return false;
@@ -84,17 +85,32 @@ static bool split_line(char *line, struct mount_line *out)
 	out->type = strsep(&dash, " \n");
 	out->source = dash ? strsep(&dash, " \n") : "";
 	for (int i = 0; i < 5 && rest; i++)
-		point = strsep(&rest, " ");
-	unescape(point);
-	out->point = point;
-	return rest != NULL;
+		words[i] = strsep(&rest, " ");
+	if (!words[4])
+		return false;
+	unescape(words[4]);
+	out->device = words[2];
+	out->point = words[4];
+	return true;
 }
 
-/*
- * Is what lies on top of `path` a mount of ours? Then *server is the process that its source names. Read from the kernel's list,
- * for which it does not have to answer, nor to let us in.
- */
-static bool find_mount(const char *path, long *server)
+/* What the kernel's list says of a mount; it does not have to answer for that, nor to let us in. */
+struct mount {
+	dev_t device;
+	long server; /* the process that its source names; 0: none */
+};
+
+static void fill_mount(const struct mount_line *line, struct mount *out)
+{
+	unsigned major = 0, minor = 0;
+
+	sscanf(line->device, "%u:%u", &major, &minor);
+	out->device = makedev(major, minor);
+	out->server = strncmp(line->source, SOURCE, strlen(SOURCE)) ? 0 : strtol(line->source + strlen(SOURCE), NULL, 10);
+}
+
+/* Is what lies on top of `path` a mount of ours? */
+static bool find_mount(const char *path, struct mount *out)
 {
 	FILE *file = fopen("/proc/self/mountinfo", "re");
 	struct mount_line m;
@@ -102,14 +118,14 @@ static bool find_mount(const char *path, long *server)
 	size_t allocated = 0;
 	bool ours = false;
 
-	*server = 0;
+	*out = (struct mount){0};
 	if (!file)
 		return false;
 	while (getline(&line, &allocated, file) >= 0) {
 		if (!split_line(line, &m) || strcmp(m.point, path) != 0)
 			continue;
 		ours = strcmp(m.type, TYPE) == 0;
-		*server = ours && strncmp(m.source, SOURCE, strlen(SOURCE)) == 0 ? strtol(m.source + strlen(SOURCE), NULL, 10) : 0;
+		fill_mount(&m, out); /* the last one lies on top */
 	}
 	free(line);
 	fclose(file);
@@ -118,9 +134,16 @@ static bool find_mount(const char *path, long *server)
 
 bool mountpoint_is_ours(const char *path)
 {
-	long server;
+	struct mount m;
 
-	return find_mount(path, &server);
+	return find_mount(path, &m);
+}
+
+dev_t mountpoint_device(const char *path)
+{
+	struct mount m;
+
+	return find_mount(path, &m) ? m.device : 0;
 }
 
 /* Only what is called as we are is waited for: numbers of processes are used again, and differ between containers. */
@@ -141,9 +164,11 @@ static bool is_platter(long pid)
 
 pid_t mountpoint_server(const char *path)
 {
-	long pid;
+	struct mount m;
 
-	return find_mount(path, &pid) && pid > 1 && pid <= INT_MAX && is_platter(pid) ? (pid_t)pid : 0;
+	if (!find_mount(path, &m) || m.server <= 1 || m.server > INT_MAX || !is_platter(m.server))
+		return 0;
+	return (pid_t)m.server;
 }
 
 /* ------------------------------------------------------------------ unmounting */

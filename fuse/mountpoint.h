@@ -20,6 +20,9 @@ char *mountpoint_resolve(const char *path, struct error *err);
 /* True when a mount of ours lies on the resolved path `path`, on top of whatever else does. */
 bool mountpoint_is_ours(const char *path);
 
+/* The device number of the mount of ours that lies on top of `path`; 0: none does. It tells one mount from the next one there. */
+dev_t mountpoint_device(const char *path);
+
 /* The process that serves the mount at `path`; 0: none lives, or it cannot be told. */
 pid_t mountpoint_server(const char *path);
 

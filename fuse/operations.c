@@ -382,15 +382,20 @@ static void reply_open(fuse_req_t req, const struct file_entry *e, uint64_t hand
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct file_entry *e = entry_of(req, ino);
-	char *report = NULL;
+	struct open_report *report = NULL;
 	int error = e ? 0 : ENOENT;
 
 	if (!error && e->kind == FILE_DISK)
 		error = open_disk(req, e, fi);
 	if (!error && e->kind == FILE_REPORT) {
-		report = (fi->flags & O_ACCMODE) == O_RDONLY ? e->report(&mounted_of(req)->files) : NULL;
-		if (!report)
-			error = (fi->flags & O_ACCMODE) == O_RDONLY ? ENOMEM : EROFS;
+		struct files *files = &mounted_of(req)->files;
+
+		if ((fi->flags & O_ACCMODE) != O_RDONLY)
+			error = EROFS;
+		else
+			report = files_open_report(files, e->report(files));
+		if (!error && !report)
+			error = ENOMEM;
 	}
 	if (error) {
 		fuse_reply_err(req, error);
@@ -405,7 +410,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct file_entry *e = entry_of(req, ino);
 
 	if (e && e->kind == FILE_REPORT)
-		free((char *)(uintptr_t)fi->fh);
+		files_close_report(&mounted_of(req)->files, (struct open_report *)(uintptr_t)fi->fh);
 	if (e)
 		count_writer(req, e, fi, -1);
 	fuse_reply_err(req, 0);
@@ -415,10 +420,18 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void read_report(fuse_req_t req, size_t size, off_t offset, const struct fuse_file_info *fi)
 {
-	const char *text = (const char *)(uintptr_t)fi->fh;
+	const char *text = ((const struct open_report *)(uintptr_t)fi->fh)->text;
 	size_t length = strlen(text), at = (uint64_t)offset < length ? (size_t)offset : length;
+	size_t n = size < length - at ? size : length - at;
+	void *copy = get_buffer(); /* whoever has got the answer may close the report at once, before we are back from giving it */
 
-	fuse_reply_buf(req, text + at, size < length - at ? size : length - at);
+	if (!copy) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	n = n < REQUEST_MAX_BYTES ? n : REQUEST_MAX_BYTES;
+	memcpy(copy, text + at, n);
+	fuse_reply_buf(req, copy, n);
 }
 
 /* How much of a request lies inside the file. */

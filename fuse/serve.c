@@ -44,6 +44,7 @@
 struct server {
 	const struct serve_request *request;
 	char *path; /* resolved */
+	dev_t device; /* of our mount: somebody may mount something else on its place later */
 	struct mounted mounted;
 	struct session *session;
 	int signals;      /* signalfd */
@@ -277,6 +278,12 @@ static void be_ready(struct mounted *m)
 
 /* ------------------------------------------------------------------ ending */
 
+/* Is our mount the one on top of its place? Else it has been taken off, though somebody may use it still. */
+static bool is_on(const struct server *s)
+{
+	return mountpoint_device(s->path) == s->device;
+}
+
 /* Makes the kernel write back what it holds of the mount. */
 static void sync_mount(const struct server *s)
 {
@@ -293,6 +300,8 @@ static void cut_off(const struct server *s)
 	CLEANUP_ERROR struct error err = {0};
 
 	log_message("'%s' is still in use; its users get errors from now on", s->path);
+	if (!is_on(s))
+		return;
 	sync_mount(s);
 	if (mountpoint_unmount(s->path, UNMOUNT_LAZILY, &err))
 		log_message("%s", error_text(&err));
@@ -302,9 +311,8 @@ static void cut_off(const struct server *s)
 static bool try_unmount(const struct server *s, bool say)
 {
 	CLEANUP_ERROR struct error err = {0};
-	int status = mountpoint_unmount(s->path, 0, &err);
 
-	if (!status || !mountpoint_is_ours(s->path))
+	if (!is_on(s) || !mountpoint_unmount(s->path, 0, &err) || !is_on(s))
 		return true;
 	if (say)
 		log_message("%s; waiting for up to %u seconds for its users to leave (a second signal cuts them off)",
@@ -388,6 +396,7 @@ static int mount_and_serve(struct server *s, struct error *err)
 	s->mounted.ready = be_ready;
 	s->mounted.forget = forget;
 	status = session_mount(s->path, &s->mounted, &s->session, err);
+	s->device = mountpoint_device(s->path);
 	if (!status)
 		status = serve_mounted(s, err);
 	remove_pid_file(s);

@@ -394,6 +394,23 @@ static void end_worker(struct worker *w)
 	free(w);
 }
 
+/*
+ * libfuse unmounts whatever lies on the path, unless it sees that the connection has ended. So it is shown something that
+ * looks like that: a pipe that nobody reads. It takes the place of the device, which ends the connection.
+ */
+static void disconnect(struct session *s)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC)) {
+		log_message("cannot end the connection at once: %s", strerror(errno));
+		return;
+	}
+	close(ends[0]);
+	dup3(ends[1], fuse_session_fd(s->fuse), O_CLOEXEC);
+	close(ends[1]);
+}
+
 void session_end(struct session *s)
 {
 	struct worker *next;
@@ -406,7 +423,9 @@ void session_end(struct session *s)
 		end_worker(w);
 	}
 	if (s->fuse) {
-		fuse_session_unmount(s->fuse); /* nothing to do but to free, where it is unmounted already */
+		if (fuse_session_fd(s->fuse) >= 0)
+			disconnect(s);
+		fuse_session_unmount(s->fuse); /* which frees the path */
 		fuse_session_destroy(s->fuse);
 	}
 	if (s->ended >= 0)

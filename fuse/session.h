@@ -27,7 +27,8 @@ void session_attributes_changed(struct session *s, uint64_t inode);
 void session_entry_changed(struct session *s, uint64_t inode, const char *name);
 
 /*
- * Stops the threads after the request that each is at, and closes the connection: who still has files open gets errors.
+ * Stops the threads after the request that each is at, and closes the connection: who still has files open gets errors. Does not
+ * unmount.
  * Accepts NULL.
  */
 void session_end(struct session *s);
