@@ -90,9 +90,11 @@ static int open_file(const char *path, int flags)
 	return fd;
 }
 
+/* Memory for the only call there is. */
+static void *memory;
+
 static void *filled(size_t size, int byte)
 {
-	void *memory;
 
 	if (posix_memalign(&memory, BLOCK_BYTES, size ? size : 1)) {
 		errno = ENOMEM;

@@ -203,10 +203,15 @@ end_mount() {
   return 1
 }
 
+# A program that hangs is ended; a function is run as it is.
+in_time() {
+  if [[ $(type -t "$1") = file ]]; then timeout 30 "${as[@]}" "$@"; else "$@"; fi
+}
+
 # gives RESULT COMMAND...: what it prints on standard output is RESULT.
 gives() {
   local got
-  got=$("${as[@]}" "${@:2}") || { echo "failed and printed '$got': ${*:2}"; return 1; }
+  got=$(in_time "${@:2}") || { echo "failed and printed '$got': ${*:2}"; return 1; }
   [[ $got = "$1" ]] || { echo "expected '$1', got '$got': ${*:2}"; return 1; }
 }
 
@@ -220,7 +225,7 @@ holds() {
 # refused STATUS TEXT COMMAND...: it ends with that status, and TEXT (a basic regular expression) is in its error.
 refused() {
   local status=0
-  "${as[@]}" "${@:3}" >refused.out 2>refused.err || status=$?
+  timeout 30 "${as[@]}" "${@:3}" >refused.out 2>refused.err || status=$?
   cat refused.out refused.err
   [[ $status = "$1" ]] || { echo "exit status $status, expected $1: ${*:3}"; return 1; }
   grep -q -e "$2" refused.err || { echo "does not say '$2': ${*:3}"; return 1; }

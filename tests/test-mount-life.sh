@@ -107,7 +107,7 @@ test_notify() {
   gives 1048576 stat -c %s m/d
   kill "$mount_pid"
   ended_well
-  wait "$listener"
+  wait_for 10 has_ended "$listener"
   t_undo=("${t_undo[@]/*kill*$listener*/true}")
   gives "READY=1 STOPPING=1" bash -c 'echo $(cat heard)'
 }
@@ -229,13 +229,30 @@ test_grace() {
 # After the cut, who has a file open gets errors, and does not hang.
 test_errors_after_cut() {
   mkdir m
-  start_mount m d=mem:1M --grace=0
-  exec 7<>m/d
+  start_mount m d=mem:1M --control --grace=0
+  exec 7<>m/d 8<m/.platter/tree.txt
   kill "$mount_pid"
   ended_saying "errors from now on"
+  # Nothing is unmounted twice: who knows what is mounted there by then.
+  fails grep 'failed to unmount' "$mount_log"
+  exec 8<&-
   fails timeout 10 dd if=/dev/fd/7 bs=4096 count=1 iflag=direct of=/dev/null
   fails timeout 10 dd of=/dev/fd/7 if=/dev/zero bs=4096 count=1 conv=notrunc
   exec 7<&-
+}
+
+# What somebody else mounts there stays.
+test_cut_takes_its_own() {
+  mkdir m
+  start_mount m d=mem:1M
+  exec 7<>m/d
+  "$platter" umount --lazy m
+  mount -t tmpfs -o size=64k tmpfs m
+  at_exit umount -l m
+  kill "$mount_pid"
+  wait_for 30 has_ended "$mount_pid"
+  exec 7<&-
+  mountpoint m
 }
 
 # ------------------------------------------------------------------ platter umount
@@ -458,6 +475,7 @@ run_test "a second signal, -o writeback" test_second_signal -o writeback
 run_test "a second signal, -o direct_io" test_second_signal -o direct_io
 run_test "--grace" test_grace
 run_test "errors after the cut" test_errors_after_cut
+[[ ! $is_root ]] || run_test "what is mounted there afterwards stays" test_cut_takes_its_own
 run_test "platter umount while in use" test_umount_busy
 run_test "platter umount of what is none" test_umount_errors
 run_test "platter umount returns when the image is free" test_umount_waits
