@@ -90,11 +90,10 @@ static int open_file(const char *path, int flags)
 	return fd;
 }
 
-/* Memory for the only call there is. */
-static void *memory;
-
 static void *filled(size_t size, int byte)
 {
+	void *memory;
+
 
 	if (posix_memalign(&memory, BLOCK_BYTES, size ? size : 1)) {
 		errno = ENOMEM;
@@ -109,7 +108,9 @@ static int call_write(char **a)
 	void *data = filled(size, (int)number(a[3]));
 	int fd = open_file(a[0], O_RDWR | flag(a[4]));
 
-	return tell(pwrite(fd, data, size, number(a[1])));
+	tell(pwrite(fd, data, size, number(a[1])));
+	free(data);
+	return 0;
 }
 
 static int call_read(char **a)
@@ -118,7 +119,9 @@ static int call_read(char **a)
 	void *data = filled(size, 0);
 	int fd = open_file(a[0], O_RDONLY | flag(a[3]));
 
-	return tell(pread(fd, data, size, number(a[1])));
+	tell(pread(fd, data, size, number(a[1])));
+	free(data);
+	return 0;
 }
 
 static int call_truncate(char **a)
