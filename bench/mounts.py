@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.dont_write_bytecode = True  # the source folder is not ours to write to
 from turns import (  # noqa: E402
@@ -319,7 +320,7 @@ def cpu_seconds(pid: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def run_fio(server: Server, *arguments: str) -> list[dict[str, dict[str, float]]]:
+def run_fio(server: Server, *arguments: str) -> list[dict[str, Any]]:
     command = [
         "fio",
         "--name=bench",
@@ -333,7 +334,7 @@ def run_fio(server: Server, *arguments: str) -> list[dict[str, dict[str, float]]
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     text = done.stdout[done.stdout.find("{") :]  # what it has to say comes before
-    jobs: list[dict[str, dict[str, float]]] = []
+    jobs: list[dict[str, Any]] = []
     with contextlib.suppress(ValueError):
         jobs = json.loads(text)["jobs"]
     if done.returncode != 0 or not jobs or any(job["error"] for job in jobs):
@@ -358,9 +359,11 @@ def measure(settings: argparse.Namespace, server: Server, load: Load, seed: int)
     if not part["total_ios"]:
         raise BenchError(f"{server.peer.name}: nothing was done in {settings.seconds} s (--seconds)")
     seconds = part["runtime"] / 1000
+    client = (jobs[0]["usr_cpu"] + jobs[0]["sys_cpu"]) / 100 * jobs[0]["job_runtime"] / 1000
     return {
         "rate": part["total_ios"] / seconds * (load.block / MIB if load.block >= MIB else 1),
         "server_cpu_us": cpu / part["total_ios"] * 1e6,
+        "client_cpu_us": client / part["total_ios"] * 1e6,
     }
 
 
