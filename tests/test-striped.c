@@ -704,7 +704,7 @@ static void test_files_can_be_opened_again_at_once(void)
 	char spec[1200];
 
 	snprintf(spec, sizeof(spec), "striped:4K:[file:%s,file:%s]", a, b);
-	for (unsigned i = 0; i < rounds(300); i++) {
+	for (unsigned i = 0; i < rounds(1000); i++) {
 		CLEANUP_ERROR struct error err = {0};
 		struct disk *d = NULL;
 		if (!CHECK_EQ(disk_open(spec, 0, &d, &err), 0)) {
