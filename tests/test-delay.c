@@ -358,10 +358,10 @@ static void *read_in_thread(void *disk)
 	return NULL;
 }
 
-/* Sixteen waits of 50 ms take less than eight of them one after the other would. */
+/* Sixteen waits of 200 ms take less than eight of them one after the other would. */
 static void test_threads_wait_side_by_side(void)
 {
-	struct disk *d = open_disk("delay:50:null:1M");
+	struct disk *d = open_disk("delay:200:null:1M");
 	uint64_t begin = wait_now();
 	pthread_t threads[16];
 
@@ -371,8 +371,8 @@ static void test_threads_wait_side_by_side(void)
 			abort();
 	for (unsigned i = 0; i < 16; i++)
 		pthread_join(threads[i], NULL);
-	CHECK(wait_now() - begin >= 50 * MS);
-	CHECK(wait_now() - begin < 16 * 50 * MS / 2);
+	CHECK(wait_now() - begin >= 200 * MS);
+	CHECK(wait_now() - begin < 16 * 200 * MS / 2);
 	close_disk(d);
 }
 
