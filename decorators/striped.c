@@ -307,6 +307,14 @@ static int striped_report(struct disk *d, struct reservation_report *report, con
 	return io_fail(io, -EOPNOTSUPP, "striped: no persistent reservations");
 }
 
+static int striped_watch(struct disk *d, struct reservation_watch *w, bool on)
+{
+	(void)d;
+	(void)w;
+	(void)on;
+	return -EOPNOTSUPP;
+}
+
 /* ------------------------------------------------------------------ extents */
 
 #define RUNS_AT_ONCE 32u
@@ -592,6 +600,7 @@ static const struct disk_ops striped_ops = {
 	.eject = striped_eject,
 	.reserve = striped_reserve,
 	.report_reservations = striped_report,
+	.watch_reservations = striped_watch,
 	.identity = striped_identity,
 	.child_resized = striped_size,
 	.describe = striped_describe,

@@ -392,6 +392,19 @@ static void test_what_cannot_be_done_reaches_nobody(void)
 	end_stripe(&s);
 }
 
+/* One that is true of its first member only. */
+static void test_reservations_of_a_member_are_not_the_stripes(void)
+{
+	struct reservation_watch watch = {0};
+	struct reservation_report report;
+	struct disk *d = NULL;
+
+	REQUIRE(!disk_open("striped::[prwrap:null:1M,prwrap:null:1M]", 0, &d, NULL));
+	CHECK_EQ(disk_report_reservations(d, &report, &io_plain), -EOPNOTSUPP);
+	CHECK_EQ(disk_watch_reservations(d, &watch, true), -EOPNOTSUPP);
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
 /* ------------------------------------------------------------------ at the same time */
 
 /* One that takes 40 ms: four of them take less than three would. */
@@ -872,6 +885,7 @@ int main(void)
 	TAP_RUN(test_ranges_go_to_each_member_once);
 	TAP_RUN(test_flush_and_eject_reach_all);
 	TAP_RUN(test_what_cannot_be_done_reaches_nobody);
+	TAP_RUN(test_reservations_of_a_member_are_not_the_stripes);
 	RUN_MODE_TESTS(members_work_together);
 	TAP_RUN(test_failures_keep_their_kind_and_name_the_member);
 	TAP_RUN(test_first_of_several_failures);
