@@ -58,12 +58,40 @@ struct control {
 
 /* ------------------------------------------------------------------ reading */
 
-/* The file's bytes with a NUL behind them; *text is NULL where there is nothing to be read, which is no failure. */
-static int read_file(const char *path, struct stat *st, char **text, size_t *size, struct error *err)
+/* The same file, and nobody has written to it. */
+static bool is_unchanged(const struct stat *a, const struct stat *b)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	       !memcmp(&a->st_mtim, &b->st_mtim, sizeof(a->st_mtim)) &&
+	       !memcmp(&a->st_ctim, &b->st_ctim, sizeof(a->st_ctim));
+}
+
+/* The bytes with a NUL behind them; NULL with status 0 where there are none, or somebody is writing and will be heard of. */
+static int read_bytes(int fd, const struct stat *st, char **text, size_t *size)
+{
+	struct stat after;
 	int status;
 	ssize_t n;
+
+	*text = malloc(LONGEST_LINE + 2);
+	if (!*text)
+		return -ENOMEM;
+	n = pread(fd, *text, LONGEST_LINE + 1, 0);
+	status = n < 0 ? -errno : 0;
+	if (n > 0 && !fstat(fd, &after) && is_unchanged(st, &after)) {
+		*size = (size_t)n;
+		(*text)[n] = 0;
+		return 0;
+	}
+	free(*text);
+	*text = NULL;
+	return status;
+}
+
+/* *text is NULL where there is nothing to be read, which is no failure. */
+static int read_file(const char *path, struct stat *st, char **text, size_t *size, struct error *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), status;
 
 	*text = NULL;
 	if (fd < 0)
@@ -72,18 +100,9 @@ static int read_file(const char *path, struct stat *st, char **text, size_t *siz
 		close(fd);
 		return error_set(err, -EINVAL, "'%s' is not a regular file", path);
 	}
-	*text = malloc(LONGEST_LINE + 2);
-	n = *text ? pread(fd, *text, LONGEST_LINE + 1, 0) : -1;
-	status = n < 0 ? error_set_errno(err, *text ? -errno : -ENOMEM, "cannot read '%s'", path) : 0;
+	status = read_bytes(fd, st, text, size);
 	close(fd);
-	if (n <= 0) {
-		free(*text);
-		*text = NULL;
-		return status;
-	}
-	*size = (size_t)n;
-	(*text)[n] = 0;
-	return 0;
+	return status ? error_set_errno(err, status, "cannot read '%s'", path) : 0;
 }
 
 /* Makes the file's bytes the line: one, whole, of text. */
@@ -124,11 +143,7 @@ static int apply_line(struct control *c, const char *line, struct error *err)
 /* One writing of a file gives several events, and may be read before the first of them comes. */
 static bool is_known(const struct control *c, const struct stat *st, const char *text)
 {
-	const struct stat *old = &c->read;
-
-	return c->text && !strcmp(c->text, text) && st->st_ino == old->st_ino &&
-	       !memcmp(&st->st_mtim, &old->st_mtim, sizeof(st->st_mtim)) &&
-	       !memcmp(&st->st_ctim, &old->st_ctim, sizeof(st->st_ctim));
+	return c->text && !strcmp(c->text, text) && is_unchanged(&c->read, st);
 }
 
 /* Takes over the line, or keeps what is wrong with it. */
