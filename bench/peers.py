@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -94,7 +95,7 @@ def platter(c: Context, kind: str, body: str) -> list[str]:
     return nbdkit(c, str(c.settings.plugin), f"disk={kind}:{quoted}")
 
 
-def qemu_nbd(c: Context) -> list[str]:
+def qemu_nbd(c: Context, driver: str = "driver=raw", *options: str) -> list[str]:
     image = str(c.image).replace(",", ",,")
     return [
         "qemu-nbd",
@@ -102,9 +103,33 @@ def qemu_nbd(c: Context) -> list[str]:
         "--shared=16",
         "--cache=writeback",
         f"--socket={c.socket}",
+        *options,
         "--image-opts",
-        f"driver=raw,file.driver=file,file.locking=off,file.filename={image}",
+        f"{driver},file.driver=file,file.locking=off,file.filename={image}",
     ]
+
+
+def secret_of(image: Path) -> tuple[str, ...]:
+    """How QEMU is told the passphrase of a LUKS image, which is public here."""
+    return "--object", f"secret,id=s,file={str(passphrase_of(image)).replace(',', ',,')}"
+
+
+def passphrase_of(image: Path) -> Path:
+    return image.with_name("passphrase")
+
+
+def make_luks(image: Path) -> None:
+    """Turns an image into a LUKS1 volume of about the same size, which all peers know."""
+    passphrase = passphrase_of(image)
+    passphrase.touch(mode=0o600)
+    passphrase.write_text("passphrase")
+    size = image.stat().st_size
+    what = ["qemu-img", "create", "-q", "-f", "luks", *secret_of(image), "-o", "key-secret=s", str(image)]
+    done = subprocess.run([*what, str(size - 16 * MIB)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchError(f"qemu-img makes no LUKS image (apt-get install qemu-utils): {done.stderr.strip()}")
+    with image.open("r+b") as f:
+        os.posix_fallocate(f.fileno(), 0, size)
 
 
 def qemu_storage_daemon(c: Context) -> list[str]:
@@ -148,6 +173,28 @@ GROUPS = [
                 "qemu-system-common",
                 qemu_storage_daemon,
                 export="disk",
+            ),
+        ),
+    ),
+    Group(
+        name="luks",
+        title="LUKS1 image (AES-256), in the page cache",
+        prefilled=True,
+        image=True,
+        change=make_luks,
+        peers=(
+            kit_peer("platter luks", lambda c: platter(c, "luks", f"{passphrase_of(c.image)}:file:{c.image}")),
+            kit_peer(
+                "nbdkit luks filter",
+                lambda c: nbdkit(
+                    c, "--filter=luks", "file", f"file={c.image}", f"passphrase=+{passphrase_of(c.image)}"
+                ),
+            ),
+            Peer(
+                "qemu-nbd luks",
+                "qemu-nbd",
+                "qemu-utils",
+                lambda c: qemu_nbd(c, "driver=luks,key-secret=s", *secret_of(c.image)),
             ),
         ),
     ),
@@ -220,6 +267,9 @@ def start_group(
     size = settings.file_size if group.image else settings.size
     images = [folder / f"{number}.img" for number in sorted({p.image for p in peers})] if group.image else []
     make_images(images, size)
+    if group.change:
+        for image in images:
+            group.change(image)
     servers = []
     for number, peer in enumerate(peers):
         path = sockets / f"{number}.sock"

@@ -94,6 +94,7 @@ class Group:
     peers: tuple[Peer, ...]
     prefilled: bool = False  # written once through the door
     image: bool = False  # all servers have one image file
+    change: Callable[[Path], None] | None = None  # makes something of the image before it is served
     views: tuple[View, ...] = ()
 
 

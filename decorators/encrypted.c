@@ -76,13 +76,13 @@ static int by_pieces(struct encrypted *e, piece_function *function, const struct
 
 	if (!buffer)
 		return fail(&e->disk, -ENOMEM, io);
-	while (rest.size && !status) {
-		size_t n = rest.size < STAGING_BYTES ? rest.size : STAGING_BYTES;
-		struct vec piece = vec_slice(&rest, 0, n);
+	for (; rest.size > STAGING_BYTES && !status; offset += STAGING_BYTES) {
+		struct vec piece = vec_slice(&rest, 0, STAGING_BYTES);
 		status = function(e, buffer, &piece, offset, io);
-		offset += n;
-		rest = vec_slice(&rest, n, rest.size - n);
+		rest = vec_slice(&rest, STAGING_BYTES, rest.size - STAGING_BYTES);
 	}
+	if (!status)
+		status = function(e, buffer, &rest, offset, io);
 	staging_give(&e->staging, buffer);
 	return status;
 }

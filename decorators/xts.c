@@ -19,6 +19,7 @@
  */
 #include "decorators/xts.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -99,37 +100,42 @@ static EVP_CIPHER_CTX *context_of(struct xts *x, struct place *p, enum direction
 
 /* ------------------------------------------------------------------ units */
 
-static int do_unit(const struct xts *x, EVP_CIPHER_CTX *c, uint64_t offset, const void *from, void *to)
-{
-	uint64_t number = (offset >> x->tweak_shift) + x->units.first_tweak;
-	unsigned char tweak[16] = {0};
-	int length = (int)x->units.unit_bytes, done;
+/* The tweak of the unit at byte `offset`. */
+struct tweak {
+	uint64_t low, high; /* little-endian */
+};
 
-	for (unsigned i = 0; i < sizeof(number); i++)
-		tweak[i] = (unsigned char)(number >> 8 * i);
-	if (EVP_CipherInit_ex2(c, NULL, NULL, tweak, -1, NULL) != 1 ||
-	    EVP_CipherUpdate(c, to, &done, from, length) != 1 || done != length)
-		return -EIO;
-	return 0;
+static struct tweak tweak_at(const struct xts *x, uint64_t offset)
+{
+	return (struct tweak){.low = htole64((offset >> x->tweak_shift) + x->units.first_tweak)};
 }
 
 static int encrypt_unit(const struct xts *x, EVP_CIPHER_CTX *c, uint64_t offset, const struct vec *plain, unsigned char *cipher)
 {
 	const void *flat = vec_flat(plain, 0, x->units.unit_bytes);
+	struct tweak tweak = tweak_at(x, offset);
+	int length = (int)x->units.unit_bytes, done;
 
 	if (!flat)
 		vec_gather(plain, 0, cipher, x->units.unit_bytes);
-	return do_unit(x, c, offset, flat ? flat : cipher, cipher);
+	if (EVP_EncryptInit_ex2(c, NULL, NULL, (const unsigned char *)&tweak, NULL) != 1 ||
+	    EVP_EncryptUpdate(c, cipher, &done, flat ? flat : cipher, length) != 1)
+		return -EIO;
+	return 0;
 }
 
 static int decrypt_unit(const struct xts *x, EVP_CIPHER_CTX *c, uint64_t offset, unsigned char *cipher, const struct vec *plain)
 {
 	void *flat = vec_flat(plain, 0, x->units.unit_bytes);
-	int status = do_unit(x, c, offset, cipher, flat ? flat : cipher);
+	struct tweak tweak = tweak_at(x, offset);
+	int length = (int)x->units.unit_bytes, done;
 
-	if (!flat && !status)
+	if (EVP_DecryptInit_ex2(c, NULL, NULL, (const unsigned char *)&tweak, NULL) != 1 ||
+	    EVP_DecryptUpdate(c, flat ? flat : cipher, &done, cipher, length) != 1)
+		return -EIO;
+	if (!flat)
 		vec_scatter(plain, 0, cipher, x->units.unit_bytes);
-	return status;
+	return 0;
 }
 
 int xts_encrypt(struct xts *x, const struct vec *plain, unsigned char *cipher, uint64_t offset)
