@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A context of OpenSSL's holds an expanded key for one direction, and the tweak of the unit that is being worked on: one
- * thread can use it at a time. To key one costs as much as to encrypt 2 KiB, so contexts are kept, in places of which
+ * thread can use it at a time. To key one costs as much as to encrypt more than 1 KiB, so contexts are kept, in places of which
  * each processor tries its own first:
  *
  *     place   busy      who sets it has the place, until it is cleared; taken for the units of one request at a time,
@@ -187,14 +187,21 @@ static int check_key(const struct secret *key, struct error *err)
 	return 0;
 }
 
-/* The first context says whether the library can do it at all. */
+/*
+ * A context that is not kept says whether the library can do it at all: the process may fork before the first request, which
+ * then makes one, and locks the key again.
+ */
 static int begin(struct xts *x, struct error *err)
 {
+	EVP_CIPHER_CTX *c;
+
 	x->cipher = EVP_CIPHER_fetch(NULL, x->key.size == 64 ? "AES-256-XTS" : "AES-128-XTS", NULL);
 	if (!x->cipher)
 		return error_set(err, -EOPNOTSUPP, "OpenSSL has no %s here", xts_name(x));
-	if (!context_of(x, &x->places[0], ENCRYPT))
+	c = make_context(x, ENCRYPT);
+	if (!c)
 		return error_set(err, -EOPNOTSUPP, "OpenSSL does not take the key for %s", xts_name(x));
+	EVP_CIPHER_CTX_free(c);
 	return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include "core/open.h"
 #include "decorators/encrypted.h"
@@ -409,6 +410,43 @@ static void test_warning_of_a_readable_key(void)
 		open_and_listen(crypt_spec("xts-aes-256", key, "", "mem:1M"), text, sizeof(text));
 		CHECK_EQ(strstr(text, "can be read by others") != NULL, i >= 2);
 	}
+}
+
+/* KiB that this process has locked in memory. */
+static long locked_kib(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[200];
+	long n = -1;
+
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "VmLck: %ld", &n);
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* Also in a process that forked before the first request, as servers do. */
+static void test_key_is_locked_in_memory(void)
+{
+	long before = locked_kib();
+	struct disk *d = must_open(crypt_spec("xts-aes-256", any_key(64), "", "mem:1M"));
+	long open = locked_kib();
+	char block[512];
+	pid_t child;
+	int status = -1;
+
+	if (open <= before) {
+		close_disk(d);
+		SKIP("the system locks no memory for this process");
+	}
+	child = fork();
+	if (!child)
+		_exit(locked_kib() != 0 || disk_read(d, &VEC_FLAT(block, 512), 0, &io_plain) || locked_kib() <= 0);
+	CHECK(child > 0 && waitpid(child, &status, 0) == child);
+	CHECK_EQ(status, 0);
+	close_disk(d);
+	CHECK_EQ(locked_kib(), before);
 }
 
 /* ------------------------------------------------------------------ plaintext stays above */
@@ -838,6 +876,7 @@ int main(void)
 	TAP_RUN(test_key_from_a_descriptor);
 	TAP_RUN(test_key_from_the_keyring);
 	TAP_RUN(test_warning_of_a_readable_key);
+	TAP_RUN(test_key_is_locked_in_memory);
 	TAP_RUN(test_plaintext_never_gets_below);
 	TAP_RUN(test_write_from_read_only_memory);
 	TAP_RUN(test_failed_read_shows_no_ciphertext);
