@@ -37,8 +37,10 @@ static size_t from_hex(const char *text, unsigned char *out)
 static const char *write_key(const char *name, const void *bytes, size_t size)
 {
 	const char *path = tmppath(name);
-	int fd = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+	int fd;
 
+	unlink(path);
+	fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
 	if (fd < 0 || write(fd, bytes, size) != (ssize_t)size) {
 		printf("Bail out! cannot write %s\n", path);
 		exit(99);
