@@ -50,6 +50,7 @@ test_modes() {
   gives 700 stat -c %a m
   gives "$(id -u) $(id -g)" stat -c '%u %g' m/rw
   stop_mount
+  [[ $is_root ]] || return 0 # who is shut out by what he says
   start_mount m -o uid=1234,gid=56 -o mode=640 rw=mem:1M ro=ro:mem:1M --control
   gives "640 1234 56" stat -c '%a %u %g' m/rw
   gives "440 1234 56" stat -c '%a %u %g' m/ro
@@ -74,10 +75,10 @@ test_read_only_disk() {
   mkdir m
   truncate -s 1M image
   start_mount m d=file:image\;ro e=ro:mem:1M
-  gives EROFS "$call" open m/d write
-  gives EROFS "$call" open m/d read trunc
-  gives EROFS "$call" open m/e write
-  gives EROFS "$call" truncate m/e 2M
+  gives "$read_only_error" "$call" open m/d write
+  gives "$read_only_error" "$call" open m/d read trunc
+  gives "$read_only_error" "$call" open m/e write
+  gives "$read_only_error" "$call" truncate m/e 2M
   gives 1048576 stat -c %s m/e
   gives 4096 "$call" read m/e 0 4096
   fails chmod 600 m/d
@@ -212,8 +213,8 @@ test_fixed_folder() {
   refused 1 'not permitted' ln -s d m/new
   refused 1 'not permitted' mkfifo m/new
   refused 1 'not permitted' rmdir m/.platter
-  refused 1 'not permitted' rm -f m/.platter/tree.txt
-  gives EPERM "$call" open m/.platter/new write create
+  refused 1 'not permitted\|denied' rm -f m/.platter/tree.txt
+  [[ ! $is_root ]] || gives EPERM "$call" open m/.platter/new write create
   gives EEXIST "$call" open m/d write create exclusive
   gives ENOENT "$call" open m/new read
   gives ENOTDIR "$call" open m/d/x read
@@ -278,7 +279,7 @@ test_reports() {
   start_mount m a=mem:8M b=memdiff:mem:1M --control
   ls -A m >names
   grep -Fqx .platter names
-  gives EROFS "$call" open m/.platter/stats.json write
+  gives "$read_only_error" "$call" open m/.platter/stats.json write
   fails "$call" truncate m/.platter/stats.json 0 open
   for n in 1 2 3; do
     dd if=/dev/urandom of=m/a bs=64K count=128 conv=notrunc status=none & load+=($!)
@@ -341,10 +342,10 @@ test_truncate_refused() {
   mkdir m
   start_mount m slice=slice:0,1M:mem:2M ro=ro:mem:1M
   gives EPERM "$call" truncate m/slice 512K
-  gives EROFS "$call" truncate m/ro 2M
+  gives "$read_only_error" "$call" truncate m/ro 2M
   for d in slice ro; do
     gives 1048576 stat -c %s "m/$d"
-    gives 0 "$call" truncate "m/$d" 1M
+    [[ $d = ro && ! $is_root ]] || gives 0 "$call" truncate "m/$d" 1M
   done
 }
 
@@ -703,6 +704,7 @@ works() {
 }
 
 test_allow_other() {
+  allow_other_users
   works -o allow_other | tee shown
   grep -q allow_other shown
 }
@@ -741,6 +743,7 @@ test_user_umount() {
 }
 
 test_user_refused() {
+  [[ $is_root ]] || skip_test "only root can give a folder to somebody else"
   mkdir m
   chown 0:0 m
   refused 1 "cannot mount on\|may not\|not permitted\|no write access" "$platter" mount m d=mem:1M
