@@ -396,6 +396,44 @@ test_open_truncates_not() {
   cmp image copy
 }
 
+# The windows are on the disk and not copies, and hold what they should.
+test_partitions() {
+  need sfdisk fdisk
+  mkdir m
+  truncate -s 16M image
+  printf 'label: gpt\nstart=2048,size=8192\nstart=12288,size=4096\n' | sfdisk -q image
+  start_mount m --partitions d=image e=mem:1M
+  gives "d d.p1 d.p2 e" bash -c 'cd m && echo *'
+  gives 4194304 stat -c %s m/d.p1
+  gives 2097152 stat -c %s m/d.p2
+  head -c 2M /dev/urandom >data
+  dd if=data of=m/d.p2 bs=64K conv=notrunc status=none
+  cmp -n 2097152 data m/d.p2
+  cmp -n 2097152 -i 0:6291456 data m/d
+  # The other way round, by somebody who had it open and had read it.
+  exec 7<m/d.p1
+  head -c 4096 <&7 | tr -d '\0' | cmp - /dev/null
+  dd if=data of=m/d bs=1M seek=1 count=1 conv=notrunc status=none
+  exec 7<&-
+  cmp -n 1048576 data m/d.p1
+  gives ENOSPC "$call" write m/d.p2 2M 512 65
+  gives EPERM "$call" truncate m/d.p1 1M
+  gives "part:2:file:image" getfattr --only-values -n user.platter.spec m/d.p2
+  stop_mount
+  cmp -n 2097152 -i 0:6291456 data image
+}
+
+# What cannot be shown is said, and the rest is there.
+test_no_partitions() {
+  mkdir m
+  truncate -s 4M image
+  start_mount m --partitions d=image
+  gives "d" bash -c 'cd m && echo *'
+  stop_mount
+  : >file
+  refused 1 "--partitions.*folder" "$platter" mount --partitions file mem:1M
+}
+
 test_the_end() {
   mkdir m
   start_mount m d=mem:1M
@@ -788,6 +826,8 @@ run_test "truncate is refused by those that do not" test_truncate_refused
 run_test "a stack resizes, too" test_size_of_what_is_below
 run_test "O_TRUNC zeroes" test_open_truncates
 run_test "O_TRUNC zeroes, -o direct_io" test_open_truncates -o direct_io
+run_test "partitions" test_partitions
+run_test "a disk without partitions" test_no_partitions
 run_test "O_TRUNC is refused with -o writeback" test_open_truncates_not
 run_test "writes at and past the end" test_the_end
 run_test "writes past the end, -o writeback" test_the_end_later
