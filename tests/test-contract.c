@@ -307,10 +307,23 @@ static bool forgets(const char *pattern)
 	return has(pattern, "null:") && !has(pattern, "diff:");
 }
 
+/*
+ * ThreadSanitizer makes the suite many times slower, and looks for races, which the same code has at either block size and in
+ * any company: there each stack runs at one of the two, and one pair in five. CONTRACT_LONG in the environment runs all.
+ */
+static bool is_short(void)
+{
+#ifdef __SANITIZE_THREAD__
+	return !getenv("CONTRACT_LONG");
+#else
+	return false;
+#endif
+}
+
 static void check_each(const char *const *patterns, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		for (size_t b = 0; b < 2; b++)
+		for (size_t b = is_short() ? i % 2 : 0; b < 2; b += is_short() ? 2 : 1)
 			check_spec(patterns[i], blocks[b], (struct contract){.forgets = forgets(patterns[i])});
 }
 
@@ -342,6 +355,8 @@ static void check_pairs(void)
 		snprintf(pattern, sizeof(pattern), "%s%s%s", outers[outer], inners[inner], little_leaves[leaf]);
 		if (has(pattern, "KEY:null:"))
 			continue; /* zeroes are noise there, whatever was written */
+		if (is_short() && (outer + 2 * inner + leaf) % 5)
+			continue;
 		check_spec(pattern, blocks[(outer + inner + leaf) % 2],
 			   (struct contract){.forgets = forgets(pattern),
 					     .without = CONTRACT_LIFE | CONTRACT_FIBERS});
