@@ -91,24 +91,6 @@ static void check_refused(const char *spec, int status, const char *part)
 	disk_close(d, NULL);
 }
 
-/* The decorator over a disk of the test's own. */
-static struct disk *wrap(const char *text, struct disk *child)
-{
-	CLEANUP_SPEC struct spec *spec = NULL;
-	struct open_request request = {.children = &child};
-	CLEANUP_ERROR struct error err = {0};
-	struct disk *d = NULL;
-
-	if (!CHECK_EQ(spec_parse(text, &spec, &err), 0))
-		exit(99);
-	request.spec = spec;
-	if (!CHECK_EQ(spec->kind->open(&request, &d, &err), 0)) {
-		tap_diag("%s", error_text(&err));
-		exit(99);
-	}
-	return d;
-}
-
 static void close_disk(struct disk *d)
 {
 	CHECK_EQ(disk_close(d, NULL), 0);
@@ -523,7 +505,7 @@ static void test_plaintext_never_gets_below(void)
 	unsigned char *plain = malloc(size), *copy = malloc(size);
 	struct random r = random_stream(70);
 	struct spy *spy = spy_create(plain, size);
-	struct disk *d = wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:1M"), &spy->disk);
+	struct disk *d = trap_wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:1M"), &spy->disk);
 
 	random_fill(&r, plain, size);
 	memcpy(copy, plain, size);
@@ -560,7 +542,7 @@ static void test_failed_read_shows_no_ciphertext(void)
 {
 	const struct trap_options options = {.size = MIB};
 	struct trap *t = trap_create(&options);
-	struct disk *d = wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:1M"), &t->disk);
+	struct disk *d = trap_wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:1M"), &t->disk);
 	unsigned char *back = calloc(1, 512 * KIB), *zeroes = calloc(1, 512 * KIB);
 
 	memset(t->content, 0xee, MIB);
@@ -720,8 +702,8 @@ static void test_promise_of_discard(void)
 {
 	for (enum disk_discard promise = DISK_DISCARD_IGNORED; promise <= DISK_DISCARD_ZEROES; promise++) {
 		const struct trap_options options = {.discard = promise};
-		struct disk *d = wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:1M"), &trap_create(&options)->disk);
-		struct disk *z = wrap(crypt_spec("xts-aes-256", any_key(64), ";holes=zero", "null:1M"), &trap_create(&options)->disk);
+		struct disk *d = trap_wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:1M"), &trap_create(&options)->disk);
+		struct disk *z = trap_wrap(crypt_spec("xts-aes-256", any_key(64), ";holes=zero", "null:1M"), &trap_create(&options)->disk);
 		CHECK_EQ(disk_info(d)->discard, promise == DISK_DISCARD_ZEROES ? DISK_DISCARD_UNSPECIFIED : promise);
 		CHECK_EQ(disk_info(z)->discard, promise);
 		close_disk(d);
@@ -758,7 +740,7 @@ static void test_growing(void)
 static void test_growth_is_hidden_until_it_is_zero(void)
 {
 	struct spy *spy = spy_create(NULL, 64 * KIB);
-	struct disk *d = wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:1M"), &spy->disk);
+	struct disk *d = trap_wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:1M"), &spy->disk);
 
 	spy->above = d;
 	CHECK_EQ(disk_resize(d, 2 * MIB, &io_plain), 0);
@@ -773,7 +755,7 @@ static void test_growing_that_fails(void)
 {
 	const struct trap_options options = {.size = 64 * KIB, .capacity = 4 * MIB, .flags = DISK_RESIZABLE};
 	struct trap *t = trap_create(&options);
-	struct disk *d = wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:64K"), &t->disk);
+	struct disk *d = trap_wrap(crypt_spec("xts-aes-256", any_key(64), "", "null:64K"), &t->disk);
 	struct failure failure = {0};
 	const struct io io = {.failure = &failure};
 

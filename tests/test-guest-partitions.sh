@@ -2,16 +2,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A guest's kernel finds the partitions that we find: the same numbers, places and sizes, on disks with both sizes of blocks.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
-need_shared guest/run-guest
+. "$top_srcdir/tests/guest.sh"
+need_guest
 need jq jq
 need fdisk fdisk
 need sgdisk gdisk
-need qemu-system-x86_64 qemu-system-x86
-need depmod kmod
-need cpio cpio
-need xz xz-utils
-need busybox busybox-static
-[[ $SANITIZERS = no ]] || skip_test "the guest would take too long with sanitizers"
 
 # make_disk NAME BLOCK: from a script of sfdisk on standard input.
 make_disk() {
@@ -54,17 +49,13 @@ guest_script='
 '
 
 boot() {
-  local kernel initramfs=$tmp/guest.cpio disk block drives=()
-  kernel=$("$SHARED/guest/get-kernel") || skip_test "there is no kernel for the guest (get-kernel failed)"
-  "$SHARED/guest/make-initramfs" -o "$initramfs" -k "$kernel" --9p -m virtio_pci,virtio_blk
-  mkdir share
+  local disk block drives=()
   for disk in "${disks[@]}"; do
     read -r disk block <<<"$disk"
     drives+=(-drive "if=none,id=$disk,format=raw,read-only=on,file=$disk"
       -device "virtio-blk-pci,drive=$disk,serial=$disk,logical_block_size=$block,physical_block_size=$block")
   done
-  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t 240 -c "$guest_script" -- \
-    "${drives[@]}"
+  boot_guest virtio_pci,virtio_blk "$guest_script" "${drives[@]}"
 }
 
 # ours DISK BLOCK: "NUMBER START SIZE" of all that can be opened.

@@ -50,21 +50,10 @@ static struct disk *wrap(const char *pattern, struct disk *child)
 {
 	const char *key = strstr(pattern, "KEY");
 	char text[600];
-	CLEANUP_SPEC struct spec *spec = NULL;
-	struct open_request request = {.children = &child};
-	CLEANUP_ERROR struct error err = {0};
-	struct disk *d = NULL;
 
 	snprintf(text, sizeof(text), "%.*s%s%s", key ? (int)(key - pattern) : 0, pattern, key ? key_path() : "",
 		 key ? key + 3 : pattern);
-	if (!CHECK_EQ(spec_parse(text, &spec, &err), 0))
-		exit(99);
-	request.spec = spec;
-	if (!CHECK_EQ(spec->kind->open(&request, &d, &err), 0)) {
-		tap_diag("%s", error_text(&err));
-		exit(99);
-	}
-	return d;
+	return trap_wrap(text, child);
 }
 
 static const struct trap_options full = {
@@ -83,37 +72,15 @@ static const struct initiator who = {.id = {1, 2, 3}, .port = 4};
 
 static int call(struct disk *d, enum trap_op op, struct failure *failure)
 {
-	CLEANUP_EXTENTS struct extents e;
 	struct io io = {.who = &who, .failure = failure};
 	struct reservation_request request = {.action = RESERVATION_REGISTER};
 	struct reservation_report report;
-	static char block[512] = "x";
 
-	extents_init(&e, 512, 512, SIZE_MAX);
-	switch (op) {
-	case TRAP_READ:
-		return disk_read(d, &VEC_FLAT(block, 512), 512, &io);
-	case TRAP_WRITE:
-		return disk_write(d, &VEC_FLAT(block, 512), 512, &io);
-	case TRAP_FLUSH:
-		return disk_flush(d, &io);
-	case TRAP_DISCARD:
-		return disk_discard(d, 512, 512, &io);
-	case TRAP_ZEROES:
-		return disk_write_zeroes(d, 512, 512, &io);
-	case TRAP_EXTENTS:
-		return disk_extents(d, &e, &io);
-	case TRAP_PREFETCH:
-		return disk_prefetch(d, 512, 512, &io);
-	case TRAP_EJECT:
-		return disk_eject(d, &io);
-	case TRAP_RESERVE:
+	if (op == TRAP_RESERVE)
 		return disk_reserve(d, &request, &io);
-	case TRAP_REPORT:
+	if (op == TRAP_REPORT)
 		return disk_report_reservations(d, &report, &io);
-	default:
-		return disk_resize(d, 4096, &io);
-	}
+	return trap_ask(d, op, 4096, &io);
 }
 
 /* Does the wrapper hand the operation on? */

@@ -16,23 +16,6 @@
 
 static const struct initiator initiators[INITIATORS] = {{.id = {1}}, {.id = {2}}, {.id = {2}, .port = 1}, {.id = {9}}};
 
-static struct disk *wrap(const char *text, struct disk *child)
-{
-	CLEANUP_SPEC struct spec *spec = NULL;
-	struct open_request request = {.children = &child};
-	CLEANUP_ERROR struct error err = {0};
-	struct disk *d = NULL;
-
-	if (!CHECK_EQ(spec_parse(text, &spec, &err), 0))
-		exit(99);
-	request.spec = spec;
-	if (!CHECK_EQ(spec->kind->open(&request, &d, &err), 0)) {
-		tap_diag("%s", error_text(&err));
-		exit(99);
-	}
-	return d;
-}
-
 static const struct trap_options full = {
 	.flags = DISK_FUA | DISK_FAST_ZERO | DISK_RESIZABLE | DISK_REMOVABLE,
 	.discard = DISK_DISCARD_ZEROES,
@@ -65,31 +48,7 @@ static int preempt(struct disk *d, unsigned who, uint64_t key, uint64_t victim, 
 
 static int command(struct disk *d, enum trap_op op, const struct initiator *who, struct failure *failure)
 {
-	CLEANUP_EXTENTS struct extents e;
-	struct io io = {.who = who, .failure = failure};
-	char block[512] = "x";
-
-	extents_init(&e, 512, 512, SIZE_MAX);
-	switch (op) {
-	case TRAP_READ:
-		return disk_read(d, &VEC_FLAT(block, 512), 512, &io);
-	case TRAP_WRITE:
-		return disk_write(d, &VEC_FLAT(block, 512), 512, &io);
-	case TRAP_FLUSH:
-		return disk_flush(d, &io);
-	case TRAP_DISCARD:
-		return disk_discard(d, 512, 512, &io);
-	case TRAP_ZEROES:
-		return disk_write_zeroes(d, 512, 512, &io);
-	case TRAP_EXTENTS:
-		return disk_extents(d, &e, &io);
-	case TRAP_PREFETCH:
-		return disk_prefetch(d, 512, 512, &io);
-	case TRAP_RESIZE:
-		return disk_resize(d, 8192, &io);
-	default:
-		return disk_eject(d, &io);
-	}
+	return trap_ask(d, op, 8192, &(struct io){.who = who, .failure = failure});
 }
 
 #define COMMANDS (TRAP_EJECT + 1)
@@ -128,7 +87,7 @@ static void test_every_command(void)
 {
 	for (unsigned type = 0; type < 7; type++) {
 		struct trap *t = trap_create(&full);
-		struct disk *d = wrap("prwrap:null:1M", &t->disk);
+		struct disk *d = trap_wrap("prwrap:null:1M", &t->disk);
 		for (unsigned who = 0; who < INITIATORS - 1; who++)
 			CHECK_EQ(join(d, who, who + 1), 0);
 		if (type)
@@ -144,7 +103,7 @@ static void test_every_command(void)
 static void test_this_process(void)
 {
 	struct trap *t = trap_create(&full);
-	struct disk *d = wrap("prwrap:null:1M", &t->disk);
+	struct disk *d = trap_wrap("prwrap:null:1M", &t->disk);
 	const struct initiator zero = {0};
 
 	CHECK_EQ(join(d, 0, 1), 0);
@@ -159,7 +118,7 @@ static void test_this_process(void)
 static void test_own_reservation(void)
 {
 	struct trap *t = trap_create(&full);
-	struct disk *d = wrap("prwrap:null:1M", &t->disk);
+	struct disk *d = trap_wrap("prwrap:null:1M", &t->disk);
 
 	CHECK_EQ(disk_reserve(d, &(struct reservation_request){.action = RESERVATION_REGISTER, .new_key = 3, .persist = -1},
 			      &io_plain), 0);
@@ -177,7 +136,7 @@ static void test_fua(void)
 {
 	const struct trap_options plain = {0};
 	struct trap *t = trap_create(&plain);
-	struct disk *d = wrap("prwrap:null:1M", &t->disk);
+	struct disk *d = trap_wrap("prwrap:null:1M", &t->disk);
 	struct io io = {.flags = IO_FUA, .who = &initiators[1]};
 	char block[512] = "x";
 
@@ -195,7 +154,7 @@ static void test_fua(void)
 static void test_report(void)
 {
 	struct trap *t = trap_create(&full);
-	struct disk *d = wrap("ro:null:1M", wrap("slice:512:null:1M", wrap("prwrap:null:1M", &t->disk)));
+	struct disk *d = trap_wrap("ro:null:1M", trap_wrap("slice:512:null:1M", trap_wrap("prwrap:null:1M", &t->disk)));
 	struct reservation_report report;
 
 	CHECK_EQ(join(d, 2, 7), 0);
@@ -235,7 +194,7 @@ static void hear(struct reservation_watch *w, const struct initiator *who, enum 
 static void test_watches(void)
 {
 	struct trap *t = trap_create(&full);
-	struct disk *d = wrap("memdiff:null:1M", wrap("slice:512:null:1M", wrap("prwrap:null:1M", &t->disk)));
+	struct disk *d = trap_wrap("memdiff:null:1M", trap_wrap("slice:512:null:1M", trap_wrap("prwrap:null:1M", &t->disk)));
 	struct ear one = {.watch.tell = hear}, two = {.watch.tell = hear};
 
 	CHECK_EQ(disk_watch_reservations(d, &one.watch, true), 0);
@@ -381,7 +340,7 @@ static void preempt_again_and_again(void *argument)
 static void begin_load(unsigned count)
 {
 	load.slow = slow_disk();
-	load.disk = wrap("prwrap:null:1M", &load.slow->disk);
+	load.disk = trap_wrap("prwrap:null:1M", &load.slow->disk);
 	load.rounds = rounds(count);
 	atomic_store(&load.stop, false);
 	atomic_store(&load.conflicts, 0);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "tests/trap.h"
 
+#include "core/kind.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -252,4 +254,50 @@ struct disk *pass_create(struct disk *child)
 		exit(99);
 	}
 	return d;
+}
+
+struct disk *trap_wrap(const char *text, struct disk *child)
+{
+	CLEANUP_SPEC struct spec *spec = NULL;
+	struct open_request request = {.children = &child};
+	CLEANUP_ERROR struct error err = {0};
+	struct disk *d = NULL;
+
+	if (!spec_parse(text, &spec, &err)) {
+		request.spec = spec;
+		if (!spec->kind->open(&request, &d, &err))
+			return d;
+	}
+	printf("Bail out! %s: %s\n", text, error_text(&err));
+	exit(99);
+}
+
+int trap_ask(struct disk *d, enum trap_op op, uint64_t size, const struct io *io)
+{
+	CLEANUP_EXTENTS struct extents e;
+	char block[512] = "x";
+
+	extents_init(&e, 512, 512, SIZE_MAX);
+	switch (op) {
+	case TRAP_READ:
+		return disk_read(d, &VEC_FLAT(block, 512), 512, io);
+	case TRAP_WRITE:
+		return disk_write(d, &VEC_FLAT(block, 512), 512, io);
+	case TRAP_FLUSH:
+		return disk_flush(d, io);
+	case TRAP_DISCARD:
+		return disk_discard(d, 512, 512, io);
+	case TRAP_ZEROES:
+		return disk_write_zeroes(d, 512, 512, io);
+	case TRAP_EXTENTS:
+		return disk_extents(d, &e, io);
+	case TRAP_PREFETCH:
+		return disk_prefetch(d, 512, 512, io);
+	case TRAP_RESIZE:
+		return disk_resize(d, size, io);
+	case TRAP_EJECT:
+		return disk_eject(d, io);
+	default:
+		return -EINVAL;
+	}
 }

@@ -66,6 +66,12 @@ void trap_reset(struct trap *t);
 /* The `nth` call from now (from 1) among the operations in `ops` (bits) fails; later ones work again. */
 void trap_fail(struct trap *t, unsigned ops, unsigned nth, int status);
 
+/* Opens the outermost kind of the spec `text` over `child`, which becomes its own; exits where it cannot. */
+struct disk *trap_wrap(const char *text, struct disk *child);
+
+/* One small request of each kind but TRAP_RESERVE and TRAP_REPORT, to the disk's second block of 512 bytes; resizes to `size`. */
+int trap_ask(struct disk *d, enum trap_op op, uint64_t size, const struct io *io);
+
 /* A node above `child` that leaves every operation to it. */
 struct disk *pass_create(struct disk *child);
 

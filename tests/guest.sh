@@ -1,0 +1,58 @@
+# shellcheck shell=bash disable=SC2154
+# SPDX-License-Identifier: BSD-3-Clause
+# What tests share that boot a guest. Sourced, after tests/lib.sh.
+
+# need_guest: skips the script where none can be booted.
+need_guest() {
+  need_shared guest/run-guest
+  need qemu-system-x86_64 qemu-system-x86
+  need depmod kmod
+  need cpio cpio
+  need xz xz-utils
+  need busybox busybox-static
+  [[ $SANITIZERS = no ]] || skip_test "the guest would take too long with sanitizers"
+}
+
+# boot_guest MODULES SCRIPT ARG... : runs SCRIPT in a guest with these kernel modules; ARG are QEMU's. What the script leaves in
+# /share is in ./share then.
+boot_guest() {
+  local kernel initramfs=$tmp/guest.cpio
+  kernel=$("$SHARED/guest/get-kernel") || skip_test "there is no kernel for the guest (get-kernel failed)"
+  "$SHARED/guest/make-initramfs" -o "$initramfs" -k "$kernel" --9p -m "$1"
+  mkdir share
+  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t 240 -c "$2" -- "${@:3}"
+}
+
+# For scripts of guests: `work DEVICE NAME` makes a file system there, with one file, and another that is trimmed
+# away again, and adds "SUM NAME" of the file to /share/sums.
+# shellcheck disable=SC2016,SC2034 # the guest's shell expands it; for the tests
+guest_ext4='
+  set -e
+  work() {
+    mkfs.ext4 -q "$1"
+    mkdir -p /tmp/mnt
+    mount -t ext4 "$1" /tmp/mnt
+    dd if=/dev/urandom of=/tmp/mnt/file bs=1M count=16 2>/dev/null
+    dd if=/dev/urandom of=/tmp/mnt/gone bs=1M count=16 2>/dev/null
+    sync
+    rm /tmp/mnt/gone
+    sync
+    fstrim -v /tmp/mnt
+    sha256sum </tmp/mnt/file | sed "s| .*| $2|" >>/share/sums
+    umount /tmp/mnt
+    e2fsck -fn "$1"
+  }
+'
+
+need_ext4() {
+  need mkfs.ext4 e2fsprogs
+  need e2fsck e2fsprogs
+  need debugfs e2fsprogs
+}
+
+# check_ext4 IMAGE NAME: there is a clean file system with the file that work() made.
+check_ext4() {
+  e2fsck -fn "$1"
+  debugfs -R "dump file out" "$1"
+  grep -qx "$(sha256sum <out | cut -d ' ' -f 1) $2" share/sums
+}
