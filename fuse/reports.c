@@ -41,10 +41,18 @@ static char *end_line(char *text)
 	return line;
 }
 
+/* JSON is UTF-8, which names and paths need not be: null then. */
+static json_t *string_or_null(const char *text)
+{
+	json_t *string = json_string(text);
+
+	return string ? string : json_null();
+}
+
 static json_t *describe_export(const struct export *e)
 {
 	char *spec = report_spec(e);
-	json_t *json = spec ? json_pack("{s:s, s:o}", "spec", spec, "disk",
+	json_t *json = spec ? json_pack("{s:o, s:o}", "spec", string_or_null(spec), "disk",
 					disk_describe(bytes_disk(e->bytes)))
 			    : NULL;
 
@@ -52,18 +60,28 @@ static json_t *describe_export(const struct export *e)
 	return json;
 }
 
+/* Under the disk's name, or where that is not UTF-8 under its place on the command line. */
+static int set_export(json_t *all, const struct export *e, size_t place)
+{
+	json_t *name = json_string(e->name);
+	char key[64];
+
+	if (!name)
+		snprintf(key, sizeof(key), "(disk %zu: its name is not UTF-8)", place + 1);
+	int status = json_object_set_new(all, name ? e->name : key, describe_export(e));
+	json_decref(name);
+	return status;
+}
+
 static char *make_stats(const struct files *files)
 {
 	json_t *all = json_object();
 
-	for (size_t i = 0; all && i < files->exports->count; i++) {
-		const struct export *e = &files->exports->list[i];
-
-		if (json_object_set_new(all, e->name, describe_export(e)) < 0) {
+	for (size_t i = 0; all && i < files->exports->count; i++)
+		if (set_export(all, &files->exports->list[i], i) < 0) {
 			json_decref(all);
 			return NULL;
 		}
-	}
 	return end_line(dump(all, JSON_INDENT(2)));
 }
 

@@ -396,6 +396,20 @@ test_open_truncates_not() {
   cmp image copy
 }
 
+# Names and paths are bytes; JSON is UTF-8.
+test_not_utf8() {
+  local name=$'\xff\xfe'
+  mkdir m
+  : >"$name.img"
+  truncate -s 1M "$name.img"
+  start_mount m --control "$name=file:$name.img" a=mem:1M
+  gives 1048576 stat -c %s "m/$name"
+  jq -e '.a.spec == "mem:1M" and (to_entries | length) == 2' m/.platter/stats.json
+  grep -q file m/.platter/tree.txt
+  getfattr --only-values -n user.platter.spec "m/$name" | cmp - <(printf 'file:%s.img' "$name")
+  getfattr --only-values -n user.platter.info "m/$name" | jq -e '.kind == "file"'
+}
+
 # The windows are on the disk and not copies, and hold what they should.
 test_partitions() {
   need sfdisk fdisk
@@ -826,6 +840,7 @@ run_test "truncate is refused by those that do not" test_truncate_refused
 run_test "a stack resizes, too" test_size_of_what_is_below
 run_test "O_TRUNC zeroes" test_open_truncates
 run_test "O_TRUNC zeroes, -o direct_io" test_open_truncates -o direct_io
+run_test "names that are not UTF-8" test_not_utf8
 run_test "partitions" test_partitions
 run_test "a disk without partitions" test_no_partitions
 run_test "O_TRUNC is refused with -o writeback" test_open_truncates_not
