@@ -25,7 +25,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <stdio.h>
@@ -34,35 +33,23 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#include "backends/file-identity.h"
-#include "backends/file-io.h"
-#include "backends/file-lock.h"
-#include "core/aio.h"
+#include "core/file-identity.h"
+#include "core/file-lock.h"
 #include "core/gate.h"
+#include "core/host-file.h"
 #include "core/node.h"
-#include "core/wait.h"
 
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
-#define ZERO (FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE)
 
 struct file {
 	struct disk disk;
-	int fd;
+	struct host_file host;
 	char *path;
-	struct file_alignment alignment;
-	bool is_device;
 	bool is_direct;
-	bool was_created;            /* by this open: removed again when the tree is abandoned */
-	_Atomic bool no_dsync;       /* RWF_DSYNC is not known here */
-	_Atomic bool no_zero_range;  /* ZERO_RANGE is not known here */
-	_Atomic int sync_failed;     /* status of the flush that failed for good */
-	struct wait_mutex sync_lock; /* protects sync_covered, orders flushes; taken inside size_gate, held across I/O */
-	_Atomic uint64_t sync_asked; /* flushes asked for: each takes the next number */
-	uint64_t sync_covered;       /* up to this number they are answered by a flush that began later */
-	struct gate size_gate;       /* passed by who needs the size to stay, closed by who changes it; across I/O */
+	bool was_created;      /* by this open: removed again when the tree is abandoned */
+	struct gate size_gate; /* passed by who needs the size to stay, closed by who changes it; across I/O */
 };
 
 static struct file *file_of(struct disk *d)
@@ -84,7 +71,7 @@ static int fail_shrunk(struct file *f, const struct io *io)
 {
 	struct stat st;
 
-	if (fstat(f->fd, &st))
+	if (fstat(f->host.fd, &st))
 		st.st_size = 0;
 	return io_fail(io, -EIO,
 		       "'%s' was shortened by somebody else: it has %" PRIu64 " bytes, the disk %" PRIu64,
@@ -93,18 +80,12 @@ static int fail_shrunk(struct file *f, const struct io *io)
 
 static int refuse_after_sync_failure(struct file *f, const struct io *io)
 {
-	int status = atomic_load(&f->sync_failed);
+	int status = host_file_failed(&f->host);
 
 	return io_fail(io, -EIO,
 		       "'%s': an earlier flush failed (%s), so what was written before may be lost; "
 		       "nothing more is written",
 		       f->path, strerror(-status));
-}
-
-/* A write that had to be durable met the medium and failed there: as bad as a failed flush. */
-static bool is_final(int status)
-{
-	return status == -EIO || status == -ENODATA || status == -EILSEQ;
 }
 
 /* ------------------------------------------------------------------ reading and writing */
@@ -129,7 +110,7 @@ static int release_size(struct file *f, int status)
 /* What every change begins with; release_size() ends it. */
 static int begin_change(struct file *f, uint64_t offset, uint64_t length, const struct io *io)
 {
-	if (atomic_load_explicit(&f->sync_failed, memory_order_relaxed))
+	if (host_file_failed(&f->host))
 		return refuse_after_sync_failure(f, io);
 	return hold_size(f, offset, length, io);
 }
@@ -140,7 +121,7 @@ static int read_again(struct file *f, const struct vec *v, uint64_t offset, cons
 
 	if (status)
 		return status;
-	status = file_read(f->fd, v, offset, &f->alignment);
+	status = host_file_read(&f->host, v, offset);
 	if (status == -ENXIO)
 		return release_size(f, fail_shrunk(f, io));
 	return release_size(f, status ? fail(f, "read", offset, v->size, status, io) : 0);
@@ -149,58 +130,29 @@ static int read_again(struct file *f, const struct vec *v, uint64_t offset, cons
 static int file_disk_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct file *f = file_of(d);
-	int status = file_read(f->fd, v, offset, &f->alignment);
+	int status = host_file_read(&f->host, v, offset);
 
 	if (status == -ENXIO)
 		return read_again(f, v, offset, io);
 	return status ? fail(f, "read", offset, v->size, status, io) : 0;
 }
 
-/* Under sync_lock. */
-static int sync_numbered(struct file *f, uint64_t number, const struct io *io)
+/* `status` of a flush that may have been refused, since an `earlier` one failed. */
+static int flushed(struct file *f, int earlier, int status, const struct io *io)
 {
-	uint64_t asked = atomic_load(&f->sync_asked);
-	int status;
-
-	if (atomic_load(&f->sync_failed))
+	if (!status)
+		return 0;
+	if (earlier)
 		return refuse_after_sync_failure(f, io);
-	if (number <= f->sync_covered)
-		return 0;
-	status = aio_fdatasync(f->fd);
-	if (!status) {
-		f->sync_covered = asked;
-		return 0;
-	}
-	atomic_store(&f->sync_failed, status);
 	return io_fail(io, file_status(status), "'%s': flush: %s", f->path, strerror(-status));
 }
 
 static int sync_now(struct file *f, const struct io *io)
 {
-	uint64_t number = atomic_fetch_add(&f->sync_asked, 1) + 1;
-	int status;
+	int earlier = host_file_failed(&f->host);
 
-	wait_mutex_lock(&f->sync_lock);
-	status = sync_numbered(f, number, io);
-	wait_mutex_unlock(&f->sync_lock);
-	return status;
+	return flushed(f, earlier, host_file_sync(&f->host), io);
 }
-
-static int write_durably(struct file *f, const struct vec *v, uint64_t offset, const struct io *io)
-{
-	int status = -EOPNOTSUPP;
-
-	if (!atomic_load_explicit(&f->no_dsync, memory_order_relaxed))
-		status = file_write(f->fd, v, offset, RWF_DSYNC, &f->alignment);
-	if (is_final(status))
-		atomic_store(&f->sync_failed, status);
-	if (status != -EOPNOTSUPP)
-		return status ? fail(f, "write", offset, v->size, status, io) : 0;
-	atomic_store_explicit(&f->no_dsync, true, memory_order_relaxed);
-	status = file_write(f->fd, v, offset, 0, &f->alignment);
-	return status ? fail(f, "write", offset, v->size, status, io) : sync_now(f, io);
-}
-
 
 static int file_disk_write(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
@@ -209,9 +161,7 @@ static int file_disk_write(struct disk *d, const struct vec *v, uint64_t offset,
 
 	if (status)
 		return status;
-	if (io->flags & IO_FUA)
-		return release_size(f, write_durably(f, v, offset, io));
-	status = file_write(f->fd, v, offset, 0, &f->alignment);
+	status = host_file_write(&f->host, v, offset, io->flags & IO_FUA);
 	if (status)
 		status = fail(f, "write", offset, v->size, status, io);
 	return release_size(f, status);
@@ -223,26 +173,6 @@ static int file_flush(struct disk *d, const struct io *io)
 }
 
 /* ------------------------------------------------------------------ discard and zero */
-
-struct range_call {
-	int fd;
-	uint64_t range[2];
-};
-
-static int call_blkdiscard(void *argument)
-{
-	struct range_call *c = argument;
-
-	return ioctl(c->fd, BLKDISCARD, c->range) ? -errno : 0;
-}
-
-static int device_discard(struct file *f, uint64_t offset, uint64_t length)
-{
-	struct range_call c = {.fd = f->fd, .range = {offset, length}};
-	int status = aio_offload(call_blkdiscard, &c);
-
-	return status == -EOPNOTSUPP ? 0 : status; /* it is a hint */
-}
 
 static int finish_range(struct file *f, const char *what, uint64_t offset, uint64_t length,
 			int status, const struct io *io)
@@ -261,38 +191,8 @@ static int file_discard(struct disk *d, uint64_t offset, uint64_t length, const 
 
 	if (status)
 		return status;
-	status = f->is_device ? device_discard(f, offset, length)
-			      : aio_fallocate(f->fd, PUNCH, offset, length);
+	status = host_file_discard(&f->host, offset, length);
 	return finish_range(f, "discard", offset, length, status, io);
-}
-
-static int zero_range(struct file *f, uint64_t offset, uint64_t length)
-{
-	int status;
-
-	if (atomic_load_explicit(&f->no_zero_range, memory_order_relaxed))
-		return -EOPNOTSUPP;
-	status = aio_fallocate(f->fd, ZERO, offset, length);
-	if (status == -EOPNOTSUPP)
-		atomic_store_explicit(&f->no_zero_range, true, memory_order_relaxed);
-	return status;
-}
-
-/* Zeroes without writing them: -EOPNOTSUPP where there is no way. */
-static int zero_fast(struct file *f, uint64_t offset, uint64_t length, bool may_unmap)
-{
-	int status = -EOPNOTSUPP;
-
-	if (may_unmap)
-		status = aio_fallocate(f->fd, PUNCH, offset, length);
-	if (status == -EOPNOTSUPP)
-		status = zero_range(f, offset, length);
-	if (status != -EOPNOTSUPP || f->is_device)
-		return status;
-	status = aio_fallocate(f->fd, PUNCH, offset, length);
-	if (!status && !may_unmap)
-		aio_fallocate(f->fd, FALLOC_FL_KEEP_SIZE, offset, length); /* it is zero even if this fails */
-	return status;
 }
 
 static int file_write_zeroes(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
@@ -302,7 +202,7 @@ static int file_write_zeroes(struct disk *d, uint64_t offset, uint64_t length, c
 
 	if (status)
 		return status;
-	status = zero_fast(f, offset, length, io->flags & IO_MAY_UNMAP);
+	status = host_file_zero(&f->host, offset, length, io->flags & IO_MAY_UNMAP);
 	if (status != -EOPNOTSUPP || (io->flags & IO_FAST_ONLY))
 		return finish_range(f, "zeroing", offset, length, status, io);
 	release_size(f, 0);
@@ -311,63 +211,12 @@ static int file_write_zeroes(struct disk *d, uint64_t offset, uint64_t length, c
 
 /* ------------------------------------------------------------------ extents and prefetch */
 
-struct seek {
-	struct file *f;
-	struct extents *out;
-};
-
-static uint64_t round_down(uint64_t n, uint64_t block)
-{
-	return n & ~(block - 1);
-}
-
-/* Adds [next, end) as one run, cut to the disk's blocks: a block that is in part data is data. */
-static bool add_until(struct seek *s, uint64_t end, unsigned flags)
-{
-	uint64_t block = s->f->disk.info.block_size, next = extents_next(s->out);
-
-	end = flags ? round_down(end, block) : round_down(end + block - 1, block);
-	return end <= next || extents_add(s->out, end - next, flags);
-}
-
-/* One hole and the data after it. False at the end, or with *status set. */
-static bool seek_next(struct seek *s, int *status)
-{
-	uint64_t next = extents_next(s->out), end = s->out->end;
-	off_t data = lseek(s->f->fd, (off_t)next, SEEK_DATA), hole;
-
-	if (data < 0 && errno == ENXIO) /* nothing but a hole up to the end of the file */
-		return add_until(s, end, EXTENT_ZERO | EXTENT_HOLE);
-	if (data < 0 && errno != EINVAL && errno != EOPNOTSUPP) {
-		*status = -errno;
-		return false;
-	}
-	if (data < 0) /* the file system cannot tell */
-		return extents_add(s->out, end - next, EXTENT_DATA);
-	if (!add_until(s, (uint64_t)data, EXTENT_ZERO | EXTENT_HOLE) || extents_next(s->out) >= end)
-		return false;
-	hole = lseek(s->f->fd, data, SEEK_HOLE);
-	if (hole <= data) /* changed meanwhile: call it data, which is never wrong */
-		return extents_add(s->out, s->f->disk.info.block_size, EXTENT_DATA);
-	return add_until(s, (uint64_t)hole, EXTENT_DATA);
-}
-
-static int call_seek(void *argument)
-{
-	struct seek *s = argument;
-	int status = 0;
-
-	while (seek_next(s, &status) && extents_next(s->out) < s->out->end)
-		;
-	return status;
-}
-
 /* A hole past the file's own end would be a lie: reads fail there. */
 static int check_not_shrunk(struct file *f, const struct extents *out, const struct io *io)
 {
 	struct stat st;
 
-	if (fstat(f->fd, &st) || (uint64_t)st.st_size >= out->end)
+	if (f->host.is_device || fstat(f->host.fd, &st) || (uint64_t)st.st_size >= out->end)
 		return 0;
 	return fail_shrunk(f, io);
 }
@@ -375,20 +224,15 @@ static int check_not_shrunk(struct file *f, const struct extents *out, const str
 static int file_extents(struct disk *d, struct extents *out, const struct io *io)
 {
 	struct file *f = file_of(d);
-	struct seek s = {.f = f, .out = out};
 	int status;
 
-	if (f->is_device) {
-		extents_add(out, out->end - out->offset, EXTENT_DATA);
-		return 0;
-	}
 	status = hold_size(f, out->offset, out->end - out->offset, io);
 	if (status)
 		return status;
 	status = check_not_shrunk(f, out, io);
 	if (status)
 		return release_size(f, status);
-	status = aio_offload(call_seek, &s);
+	status = host_file_extents(&f->host, out, d->info.block_size);
 	if (status)
 		status = fail(f, "extents", out->offset, out->end - out->offset, status, io);
 	return release_size(f, status);
@@ -396,38 +240,22 @@ static int file_extents(struct disk *d, struct extents *out, const struct io *io
 
 static int file_prefetch(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
 {
-	struct file *f = file_of(d);
-
 	(void)io;
-	if (!f->is_direct)
-		posix_fadvise(f->fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
+	host_file_prefetch(&file_of(d)->host, offset, length);
 	return 0;
 }
 
 /* ------------------------------------------------------------------ size */
 
-struct truncation {
-	int fd;
-	uint64_t size;
-};
-
-static int call_truncate(void *argument)
-{
-	struct truncation *t = argument;
-
-	return ftruncate(t->fd, (off_t)t->size) ? -errno : 0;
-}
-
 static int file_resize(struct disk *d, uint64_t size, const struct io *io)
 {
 	struct file *f = file_of(d);
-	struct truncation t = {.fd = f->fd, .size = size};
 	int status;
 
-	if (atomic_load(&f->sync_failed))
+	if (host_file_failed(&f->host))
 		return refuse_after_sync_failure(f, io);
 	gate_close(&f->size_gate);
-	status = aio_offload(call_truncate, &t);
+	status = host_file_truncate(&f->host, size);
 	if (!status)
 		disk_set_size(d, size);
 	gate_open(&f->size_gate);
@@ -446,8 +274,8 @@ static void file_describe(struct disk *d, json_t *object)
 
 	json_object_set_new(object, "path", json_string(f->path)); /* nothing where it is not UTF-8 */
 	json_object_set_new(object, "direct", json_boolean(f->is_direct));
-	json_object_set_new(object, "device", json_boolean(f->is_device));
-	if (!f->is_device && !fstat(f->fd, &st))
+	json_object_set_new(object, "device", json_boolean(f->host.is_device));
+	if (!f->host.is_device && !fstat(f->host.fd, &st))
 		json_object_set_new(object, "allocated_bytes",
 				    json_integer((json_int_t)st.st_blocks * 512));
 }
@@ -456,30 +284,16 @@ static int file_disk_identity(struct disk *d, struct identity *out)
 {
 	struct file *f = file_of(d);
 
-	return f->is_device ? -EOPNOTSUPP : file_identity(f->fd, out);
-}
-
-/*
- * Closing is not enough: a request of an io_uring holds the file until a moment after it was answered, and the lock with it, so
- * that whoever opens the file right after us would now and then be refused.
- */
-static void let_go_of_lock(struct file *f)
-{
-	struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-
-	if (f->fd >= 0)
-		fcntl(f->fd, F_OFD_SETLK, &l);
+	return f->host.is_device ? -EOPNOTSUPP : file_identity(f->host.fd, out);
 }
 
 static int file_close(struct disk *d, bool abandoned, struct error *err)
 {
 	struct file *f = file_of(d);
-	int status = 0;
+	int status = host_file_close(&f->host);
 
-	let_go_of_lock(f);
-	if (f->fd >= 0 && close(f->fd))
-		status = error_set_errno(err, -errno, "closing '%s'", f->path);
-	f->fd = -1;
+	if (status)
+		error_set_errno(err, status, "closing '%s'", f->path);
 	if (abandoned && f->was_created)
 		unlink(f->path);
 	free(f->path);
@@ -540,33 +354,16 @@ static int explain_open(struct opening *o, int error)
 	return -error;
 }
 
-/* The new name is as durable as what will be flushed to the file. */
-static int sync_directory(const char *path)
-{
-	char *copy = strdup(path);
-	int fd, status;
-
-	if (!copy)
-		return -ENOMEM;
-	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	free(copy);
-	if (fd < 0)
-		return -errno;
-	status = fsync(fd) && errno != EINVAL ? -errno : 0;
-	close(fd);
-	return status;
-}
-
 static int make_file(struct opening *o)
 {
 	uint64_t size = spec_number(o->spec, "create");
 	int status = 0;
 
 	o->f->was_created = true;
-	if (ftruncate(o->f->fd, (off_t)size))
+	if (ftruncate(o->f->host.fd, (off_t)size))
 		status = -errno;
 	if (!status)
-		status = sync_directory(o->f->path);
+		status = host_file_sync_folder(o->f->path);
 	return status ? error_set_errno(o->err, status, "creating '%s' with %" PRIu64 " bytes",
 					o->f->path, size)
 		      : 0;
@@ -577,23 +374,23 @@ static int open_descriptor(struct opening *o)
 	struct file *f = o->f;
 	int status;
 
-	f->fd = open(f->path, open_flags_of(o), 0666);
-	if (f->fd < 0)
+	f->host.fd = open(f->path, open_flags_of(o), 0666);
+	if (f->host.fd < 0)
 		return explain_open(o, errno);
 	if (spec_given(o->spec, "create")) {
 		status = make_file(o);
 		if (status)
 			return status;
 	}
-	if (fstat(f->fd, &o->st))
+	if (fstat(f->host.fd, &o->st))
 		return error_set_errno(o->err, -errno, "'%s'", f->path);
 	if (S_ISDIR(o->st.st_mode))
 		return error_set(o->err, -EISDIR, "'%s' is a directory, not a disk image", f->path);
-	f->is_device = S_ISBLK(o->st.st_mode);
-	if (!f->is_device && !S_ISREG(o->st.st_mode))
+	f->host.is_device = S_ISBLK(o->st.st_mode);
+	if (!f->host.is_device && !S_ISREG(o->st.st_mode))
 		return error_set(o->err, -EINVAL, "'%s' is neither a regular file nor a block device",
 				 f->path);
-	fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) & ~O_NONBLOCK); /* was for opening only */
+	fcntl(f->host.fd, F_SETFL, fcntl(f->host.fd, F_GETFL) & ~O_NONBLOCK); /* was for opening only */
 	return 0;
 }
 
@@ -605,8 +402,8 @@ static int claim_device(struct opening *o)
 	if (fd < 0)
 		return error_set_errno(o->err, -errno, "cannot open '%s' for writing by one user",
 				       o->f->path);
-	close(o->f->fd);
-	o->f->fd = fd;
+	close(o->f->host.fd);
+	o->f->host.fd = fd;
 	return 0;
 }
 
@@ -614,9 +411,9 @@ static int claim(struct opening *o)
 {
 	if (o->read_only)
 		return 0;
-	if (o->f->is_device)
+	if (o->f->host.is_device)
 		return claim_device(o);
-	return file_lock_writer(o->f->fd, o->f->path, o->err);
+	return file_lock_writer(o->f->host.fd, o->f->path, o->err);
 }
 
 /* ------------------------------------------------------------------ opening: geometry */
@@ -658,18 +455,18 @@ static int find_alignment(struct opening *o, uint32_t *block)
 	struct file *f = o->f;
 	void *memory;
 
-	f->alignment = (struct file_alignment){1, 1};
+	f->host.alignment = (struct file_alignment){1, 1};
 	*block = DISK_MIN_BLOCK;
 	if (!f->is_direct)
 		return 0;
 	if (posix_memalign(&memory, 65536, 2 * 65536))
 		return error_set(o->err, -ENOMEM, "no memory");
-	while (*block < 4096 && !direct_works(f->fd, memory, 0, *block))
+	while (*block < 4096 && !direct_works(f->host.fd, memory, 0, *block))
 		*block *= 2;
-	f->alignment.block = *block;
-	f->alignment.memory = 512;
-	while (f->alignment.memory < 4096 && !direct_works(f->fd, memory, f->alignment.memory, 4096))
-		f->alignment.memory *= 2;
+	f->host.alignment.block = *block;
+	f->host.alignment.memory = 512;
+	while (f->host.alignment.memory < 4096 && !direct_works(f->host.fd, memory, f->host.alignment.memory, 4096))
+		f->host.alignment.memory *= 2;
 	free(memory);
 	return 0;
 }
@@ -679,7 +476,7 @@ static int choose_block_size(struct opening *o, uint32_t least)
 	uint32_t block = (uint32_t)spec_number(o->spec, "block");
 	int logical;
 
-	if (o->f->is_device && !ioctl(o->f->fd, BLKSSZGET, &logical) && (uint32_t)logical > least)
+	if (o->f->host.is_device && !ioctl(o->f->host.fd, BLKSSZGET, &logical) && (uint32_t)logical > least)
 		least = (uint32_t)logical;
 	if (!block)
 		block = least;
@@ -688,7 +485,7 @@ static int choose_block_size(struct opening *o, uint32_t least)
 				 o->f->path, least, o->f->is_direct ? " for direct I/O" : "", block);
 	o->f->disk.info.block_size = block;
 	if (o->f->is_direct)
-		o->f->alignment.block = block;
+		o->f->host.alignment.block = block;
 	return 0;
 }
 
@@ -697,7 +494,7 @@ static int find_size(struct opening *o)
 	uint32_t block = o->f->disk.info.block_size;
 
 	o->size = (uint64_t)o->st.st_size;
-	if (o->f->is_device && ioctl(o->f->fd, BLKGETSIZE64, &o->size))
+	if (o->f->host.is_device && ioctl(o->f->host.fd, BLKGETSIZE64, &o->size))
 		return error_set_errno(o->err, -errno, "size of '%s'", o->f->path);
 	if (!o->size)
 		return error_set(o->err, -EINVAL, "'%s' is empty: a disk has at least one block of %" PRIu32 " bytes",
@@ -706,7 +503,7 @@ static int find_size(struct opening *o)
 		return 0;
 	error_set(o->err, -EINVAL, "size of '%s', %" PRIu64 " bytes, is not a multiple of the block size, %" PRIu32 " bytes",
 		  o->f->path, o->size, block);
-	if (!o->f->is_device)
+	if (!o->f->host.is_device)
 		error_hint(o->err, "truncate -s %%%" PRIu32 " FILE rounds it up", block);
 	return -EINVAL;
 }
@@ -716,7 +513,7 @@ static uint32_t physical_block(const struct opening *o)
 	uint32_t block = o->f->disk.info.block_size;
 	unsigned wanted = (unsigned)o->st.st_blksize;
 
-	if (o->f->is_device && ioctl(o->f->fd, BLKPBSZGET, &wanted))
+	if (o->f->host.is_device && ioctl(o->f->host.fd, BLKPBSZGET, &wanted))
 		wanted = block;
 	while (block < wanted && block < DISK_MAX_BLOCK)
 		block *= 2;
@@ -747,7 +544,7 @@ static void describe_regular(struct opening *o)
 
 	info->flags |= DISK_RESIZABLE;
 	info->discard_granularity = info->physical_block_size;
-	if (o->read_only || !fallocate(o->f->fd, PUNCH, (off_t)o->size, info->block_size)) {
+	if (o->read_only || !fallocate(o->f->host.fd, PUNCH, (off_t)o->size, info->block_size)) {
 		info->discard = DISK_DISCARD_ZEROES;
 		info->flags |= DISK_FAST_ZERO;
 	}
@@ -768,7 +565,7 @@ static int find_geometry(struct opening *o)
 	info->physical_block_size = physical_block(o);
 	info->discard_granularity = info->block_size;
 	info->flags = DISK_FUA | (o->read_only ? DISK_READ_ONLY : 0);
-	if (o->f->is_device)
+	if (o->f->host.is_device)
 		describe_device(o);
 	else
 		describe_regular(o);
@@ -807,7 +604,7 @@ static int file_open(const struct open_request *request, struct disk **out, stru
 
 	if (!f)
 		return error_set(err, -ENOMEM, "no memory");
-	f->fd = -1;
+	host_file_init(&f->host);
 	f->path = strdup(spec_text(request->spec, "path"));
 	f->is_direct = spec_given(request->spec, "direct");
 	o.read_only = (request->flags & OPEN_READ_ONLY) || spec_given(request->spec, "ro");

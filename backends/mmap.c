@@ -64,7 +64,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backends/file-io.h"
+#include "core/file-io.h"
 #include "core/aio.h"
 #include "core/loop.h"
 #include "core/node.h"

@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
-#include "backends/file-io.h"
+#include "core/file-io.h"
 #include "core/aio.h"
 #include "core/open.h"
 #include "core/wait.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "backends/file-io.h"
+#include "core/file-io.h"
 
 #include <errno.h>
 #include <stdlib.h>

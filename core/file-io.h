@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Whole transfers on a descriptor, and what a system call's failure means to a disk. */
-#ifndef PLATTER_BACKENDS_FILE_IO_H
-#define PLATTER_BACKENDS_FILE_IO_H
+#ifndef PLATTER_CORE_FILE_IO_H
+#define PLATTER_CORE_FILE_IO_H
 
 #include <stdbool.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* By what the content of a regular file is known. */
-#ifndef PLATTER_BACKENDS_FILE_IDENTITY_H
-#define PLATTER_BACKENDS_FILE_IDENTITY_H
+#ifndef PLATTER_CORE_FILE_IDENTITY_H
+#define PLATTER_CORE_FILE_IDENTITY_H
 
 #include "core/identity.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* One writer a file. */
-#ifndef PLATTER_BACKENDS_FILE_LOCK_H
-#define PLATTER_BACKENDS_FILE_LOCK_H
+/* One writer a file, or readers whom nothing must change under. */
+#ifndef PLATTER_CORE_FILE_LOCK_H
+#define PLATTER_CORE_FILE_LOCK_H
 
 #include "core/error.h"
 
@@ -11,5 +11,8 @@
  * system has no locks it succeeds without.
  */
 int file_lock_writer(int fd, const char *path, struct error *err);
+
+/* The same for one of many readers, who keep writers out, as a writer keeps out them. */
+int file_lock_readers(int fd, const char *path, struct error *err);
 
 #endif

@@ -15,7 +15,7 @@
  * Not seen: what is written through a shared mapping before the kernel takes notice of the dirty page, and file systems whose
  * server has a clock of its own that stands still longer.
  */
-#include "backends/file-identity.h"
+#include "core/file-identity.h"
 
 #include <errno.h>
 #include <inttypes.h>
