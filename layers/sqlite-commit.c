@@ -137,7 +137,11 @@ static int begin(struct committer *c, const struct io *io)
 
 	if (!status)
 		status = roll_back(c, io);
-	return status ? status : db_exec(c->db, "BEGIN IMMEDIATE", "writing", io);
+	if (!status)
+		status = db_exec(c->db, "BEGIN IMMEDIATE", "writing", io);
+	if (!status)
+		gather_attach(&c->db->log, &c->db->database, c->db->sql);
+	return status;
 }
 
 static void note_sync_failure(struct committer *c, int rc)

@@ -313,6 +313,8 @@ void db_close(struct db *db)
 	for (unsigned i = 0; i < DB_STATEMENTS; i++)
 		sqlite3_finalize(db->statements[i]);
 	sqlite3_close(db->sql);
+	gather_free(&db->log);
+	gather_free(&db->database);
 	free(db);
 }
 

@@ -11,6 +11,7 @@
 #include "core/io.h"
 #include "core/short-lock.h"
 #include "core/wait.h"
+#include "layers/sqlite-gather.h"
 #include "layers/sqlite-map.h"
 
 /* ------------------------------------------------------------------ the file */
@@ -39,6 +40,7 @@ struct db {
 	bool is_preferred; /* by the pool: the one with the large cache, if one has it */
 	int log_pages;     /* the writer: of the log, after its last commit */
 	struct mapped_file mapped; /* a reader's */
+	struct gathered_file log, database; /* the writer's */
 	sqlite3_blob *row; /* see db_read_row() */
 	unsigned rows_read;
 	sqlite3_stmt *statements[DB_STATEMENTS];

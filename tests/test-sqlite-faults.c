@@ -32,6 +32,7 @@ static struct {
 	_Atomic int open_error;
 	_Atomic bool slow_clock;    /* asking for the time takes 50 ms */
 	_Atomic unsigned reads;     /* of other files than logs */
+	_Atomic unsigned writes, log_reads;
 	_Atomic bool hold_reads;    /* they wait until it is false */
 	_Atomic unsigned held;
 	_Atomic unsigned log_syncs; /* of files whose name ends in -wal */
@@ -90,6 +91,7 @@ static ssize_t shim_pwrite(int fd, const void *bytes, size_t size, off_t offset)
 {
 	struct shadow *s = shadow_of(fd);
 
+	atomic_fetch_add(&below.writes, 1);
 	if (atomic_load(&below.write_error)) {
 		errno = atomic_load(&below.write_error);
 		return -1;
@@ -101,8 +103,7 @@ static ssize_t shim_pwrite(int fd, const void *bytes, size_t size, off_t offset)
 
 static ssize_t shim_pread(int fd, void *bytes, size_t size, off_t offset)
 {
-	if (!is_log(fd))
-		atomic_fetch_add(&below.reads, 1);
+	atomic_fetch_add(is_log(fd) ? &below.log_reads : &below.reads, 1);
 	if (atomic_load(&below.hold_reads))
 		atomic_fetch_add(&below.held, 1);
 	while (atomic_load(&below.hold_reads))
@@ -412,6 +413,23 @@ static void test_failed_write_is_tried_again(void)
 	atomic_store(&below.write_error, 0);
 	CHECK_EQ(flush(l), 0);
 	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+}
+
+/* 2,048 units are some 2,300 pages: each is written to the log, read from there, and written to the file, by no call of its own. */
+static void test_filling_makes_few_system_calls(void)
+{
+	struct layer *l = open_layer(tmppath("filled"), 16 * MIB);
+	unsigned writes = atomic_load(&below.writes), reads = atomic_load(&below.log_reads);
+
+	REQUIRE(l != NULL);
+	CHECK_EQ(put(l, 0, 8 * MIB, 1, NULL), 0);
+	CHECK_EQ(flush(l), 0);
+	CHECK_EQ(l->ops->close(l, false, NULL), 0);
+	writes = atomic_load(&below.writes) - writes;
+	reads = atomic_load(&below.log_reads) - reads;
+	tap_diag("%u writes, %u reads of the log", writes, reads);
+	CHECK(writes < 600);
+	CHECK(reads < 300);
 }
 
 /* SQLite takes EIO of a read for a damaged file, which a medium error is. What is not in the file yet is read from the log. */
@@ -812,6 +830,7 @@ int main(void)
 	TAP_RUN(test_close_without_room);
 	TAP_RUN(test_resize_without_room);
 	TAP_RUN(test_failed_write_is_tried_again);
+	TAP_RUN(test_filling_makes_few_system_calls);
 	TAP_RUN(test_failed_read);
 	TAP_RUN(test_reads_make_no_system_calls);
 	TAP_RUN(test_file_shrinks);
