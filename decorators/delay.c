@@ -4,7 +4,7 @@
  *
  * Latency, not throughput: requests wait side by side, however many there are. How long, a schedule for each operation says
  * (decorators/schedule.h). The n-th request of an operation waits as long as the n-th number of its stream says, so that the
- * same seed gives the same waits, whatever the other operations do meanwhile (decorators/chance.h).
+ * same seed gives the same waits, whatever the other operations do meanwhile (core/chance.h).
  *
  * What waits: read, write, flush, discard, write_zeroes. Asking about the disk (extents, sizes, reservations) and hints of
  * reads to come do not.
@@ -19,10 +19,10 @@
 #include <stdio.h>
 #include <sys/random.h>
 
+#include "core/chance.h"
 #include "core/node.h"
 #include "core/short-lock.h"
 #include "core/wait.h"
-#include "decorators/chance.h"
 #include "decorators/control.h"
 #include "decorators/schedule.h"
 

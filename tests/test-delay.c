@@ -3,10 +3,10 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include "core/chance.h"
 #include "core/loop.h"
 #include "core/open.h"
 #include "core/wait.h"
-#include "decorators/chance.h"
 #include "decorators/schedule.h"
 #include "tests/loops.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Random numbers that can be had again: the n-th of a stream is a function of the seed, whoever asks and when. */
-#ifndef PLATTER_DECORATORS_CHANCE_H
-#define PLATTER_DECORATORS_CHANCE_H
+#ifndef PLATTER_CORE_CHANCE_H
+#define PLATTER_CORE_CHANCE_H
 
 #include <stdint.h>
 
