@@ -19,6 +19,7 @@ const struct disk_kind *const disk_kinds[] = {
 	&prwrap_kind,
 	&striped_kind,
 	&delay_kind,
+	&fault_kind,
 	&crypt_kind,
 	&luks_kind,
 	NULL,

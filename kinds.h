@@ -8,6 +8,7 @@
 extern const struct disk_kind autocache_kind;
 extern const struct disk_kind delay_kind;
 extern const struct disk_kind crypt_kind;
+extern const struct disk_kind fault_kind;
 extern const struct disk_kind file_kind;
 extern const struct disk_kind mem_kind;
 extern const struct disk_kind memdiff_kind;

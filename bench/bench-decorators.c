@@ -28,6 +28,8 @@ static const struct {
 	{"ro", "ro:", ""},
 	{"slice", "slice:0:", ""},
 	{"delay", "delay:0:", ""},
+	{"fault", "fault::", ""},
+	{"fault 2", "fault:read/write=io,at=2M,len=4K:", ""},
 	{"striped", "striped:64K:[", "]"},
 };
 #define KINDS (sizeof(kinds) / sizeof(*kinds))

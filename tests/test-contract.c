@@ -247,6 +247,17 @@ static const char *const stacks[] = {
 	"memdiff:autocache::file:FILE;block=BLOCK",
 	"memdiff:autocache:outer:autocache:inner:file:FILE;block=BLOCK",
 	"delay:0:mem:SIZE;block=BLOCK",
+	"fault::mem:SIZE;block=BLOCK",
+	"fault:any=io,after=1000000000:file:FILE;block=BLOCK",
+	"fault:read=medium,at=1P,len=1G,heal;read-iops=1000000000:memdiff:file:FILE;block=BLOCK",
+	"fault:;cache:mem:SIZE;block=BLOCK",
+	"fault:;cache;atomic=8K:file:FILE;block=BLOCK",
+	"fault:;cache=100K;in-order:file:FILE;direct;block=BLOCK",
+	"slice:12288,3M:fault:;cache=1M:slice:4096:file:FILE;block=BLOCK",
+	"memdiff:fault:;cache:sql:DATABASE",
+	"fault:;cache:ro:mem:SIZE;block=BLOCK",
+	"ro:fault:;cache:fault:;cache=16K:mem:SIZE;block=BLOCK",
+	"fault:;cache=64K:fault:;cache:sql:DATABASE",
 	"striped:4K:[mem:2M;block=BLOCK,mem:2M;block=BLOCK]",
 	"striped:12K:[mem:1M;block=BLOCK,mem:1M;block=BLOCK,mem:1M;block=BLOCK]",
 	"striped:64K;truncate:[mem:SIZE;block=BLOCK,file:FILE;block=BLOCK]",
@@ -366,14 +377,15 @@ static void check_pairs(void)
 /* Decorators that hand all on: each over and under the others. */
 static void check_forwarders(void)
 {
-	static const char *const forwarders[] = {"delay:0:", "delay:1us;flush=0;jitter=1us:"};
+	static const char *const forwarders[] = {"delay:0:", "delay:1us;flush=0;jitter=1us:", "fault::",
+						  "fault:;cache=64K:"};
 	static const char *const orders[] = {"%1$s%2$s%3$s", "%2$s%1$s%3$s"};
 	char pattern[200];
 
-	for (size_t i = 0; i < 2 * 2 * NR_WRAPPERS; i++) {
+	for (size_t i = 0; i < 4 * 2 * NR_WRAPPERS; i++) {
 		const char *leaf = little_leaves[i % 2 * 2];
-		snprintf(pattern, sizeof(pattern), orders[i / 2 % 2], forwarders[i % 2], inners[i / 4], leaf);
-		check_spec(pattern, blocks[i / 4 % 2], (struct contract){.without = CONTRACT_LIFE | CONTRACT_FIBERS});
+		snprintf(pattern, sizeof(pattern), orders[i / 4 % 2], forwarders[i % 4], inners[i / 8], leaf);
+		check_spec(pattern, blocks[i / 8 % 2], (struct contract){.without = CONTRACT_LIFE | CONTRACT_FIBERS});
 	}
 }
 

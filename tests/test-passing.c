@@ -27,6 +27,7 @@ static const struct wrapper {
 	{"memdiff:null:1M", 0, false, true},
 	{"prwrap:null:1M", 0, true, true, true, true},
 	{"delay:0:null:1M", 0, true, true},
+	{"fault::null:1M", 0, true, true, true},
 	{"crypt:xts-aes-256:KEY;holes=zero:null:1M", 0, true, true},
 };
 
@@ -350,6 +351,7 @@ static void test_sizes_pass(void)
 	check_size_passes("ro:null:1M", 2 << 20, 2 << 20);
 	check_size_passes("ro:null:1M", 4096, 4096);
 	check_size_passes("delay:0:null:1M", 2 << 20, 2 << 20);
+	check_size_passes("fault:;cache:null:1M", 2 << 20, 2 << 20);
 	check_size_passes("slice:4096:null:1M", 2 << 20, (2 << 20) - 4096);
 	check_size_passes("slice:4096:null:1M", 8192, 4096);
 	check_size_passes("slice:4096,8192:null:1M", 8192, 4096);
