@@ -117,6 +117,23 @@ static inline void checkers_writes(void *memory, size_t size)
 #endif
 }
 
+/* Instructions that were not instrumented load (store) a word that is shared with others, with acquire (release) order. */
+static inline void checkers_acquires(const void *word)
+{
+	(void)word;
+#ifdef CHECKERS_TSAN
+	__tsan_acquire((void *)word);
+#endif
+}
+
+static inline void checkers_releases(void *word)
+{
+	(void)word;
+#ifdef CHECKERS_TSAN
+	__tsan_release(word);
+#endif
+}
+
 /* True when running under Valgrind. */
 static inline int checkers_in_valgrind(void)
 {

@@ -343,6 +343,43 @@ static int skip_zeroes(const char *from, size_t size, bool *other)
 	return fault;
 }
 
+/* On x86-64 every load acquires and every store releases. */
+static int load32(const uint32_t *from, uint32_t *value)
+{
+	int fault = 0;
+
+	__asm__ volatile("1:	movl (%[from]), %[value]\n"
+			 "9:\n" GUARDED
+			 : [value] "=&r"(*value), "+a"(fault)
+			 : [from] "r"(from)
+			 : "memory");
+	return fault;
+}
+
+static int store32(uint32_t *to, uint32_t value)
+{
+	int fault = 0;
+
+	__asm__ volatile("1:	movl %[value], (%[to])\n"
+			 "9:\n" GUARDED
+			 : "+a"(fault)
+			 : [to] "r"(to), [value] "r"(value)
+			 : "memory");
+	return fault;
+}
+
+static int store64(uint64_t *to, uint64_t value)
+{
+	int fault = 0;
+
+	__asm__ volatile("1:	movq %[value], (%[to])\n"
+			 "9:\n" GUARDED
+			 : "+a"(fault)
+			 : [to] "r"(to), [value] "r"(value)
+			 : "memory");
+	return fault;
+}
+
 #else
 
 /* Runs `work` as an attempt; 0, or 1 after a fault. */
@@ -390,6 +427,25 @@ static int skip_zeroes(const char *from, size_t size, bool *other)
 	return fault;
 }
 
+static int load32(const uint32_t *from, uint32_t *value)
+{
+	volatile uint32_t loaded = 0;
+	int fault = ATTEMPT(from, from, sizeof(*from), loaded = __atomic_load_n(from, __ATOMIC_ACQUIRE));
+
+	*value = loaded;
+	return fault;
+}
+
+static int store32(uint32_t *to, uint32_t value)
+{
+	return ATTEMPT(to, to, sizeof(*to), __atomic_store_n(to, value, __ATOMIC_RELEASE));
+}
+
+static int store64(uint64_t *to, uint64_t value)
+{
+	return ATTEMPT(to, to, sizeof(*to), __atomic_store_n(to, value, __ATOMIC_RELEASE));
+}
+
 #endif
 
 /* ------------------------------------------------------------------ the functions */
@@ -421,4 +477,33 @@ int safe_is_zero(const void *from, size_t size)
 	if (unlikely(skip_zeroes(from, size, &other)))
 		return -EFAULT;
 	return !other;
+}
+
+int safe_load32(const uint32_t *from, uint32_t *value)
+{
+	uint32_t loaded;
+
+	if (unlikely(!ready))
+		make_ready();
+	if (unlikely(load32(from, &loaded)))
+		return -EFAULT;
+	checkers_acquires(from);
+	*value = loaded;
+	return 0;
+}
+
+int safe_store32(uint32_t *to, uint32_t value)
+{
+	if (unlikely(!ready))
+		make_ready();
+	checkers_releases(to);
+	return unlikely(store32(to, value)) ? -EFAULT : 0;
+}
+
+int safe_store64(uint64_t *to, uint64_t value)
+{
+	if (unlikely(!ready))
+		make_ready();
+	checkers_releases(to);
+	return unlikely(store64(to, value)) ? -EFAULT : 0;
 }

@@ -4,6 +4,7 @@
 #define PLATTER_CORE_SAFE_COPY_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /*
  * A page of a mapped file that was shortened, that its storage cannot deliver, or whose memory failed, raises SIGBUS in whoever
@@ -27,5 +28,13 @@ int safe_fill(void *to, unsigned char byte, size_t size);
 
 /* 1 when `size` bytes are all zero, 0 when not (which it may say before it comes to what is gone), or -EFAULT. */
 int safe_is_zero(const void *from, size_t size);
+
+/*
+ * One access of an aligned word that is shared with somebody else, in one piece: a load that acquires, a store that releases. 0, or
+ * -EFAULT and nothing has happened.
+ */
+int safe_load32(const uint32_t *from, uint32_t *value);
+int safe_store32(uint32_t *to, uint32_t value);
+int safe_store64(uint64_t *to, uint64_t value);
 
 #endif

@@ -302,6 +302,26 @@ static void test_gone_on_either_side(void)
 	half_free(&h);
 }
 
+static void test_words(void)
+{
+	struct half h = half_make();
+	uint64_t *here = (uint64_t *)h.memory, *gone = (uint64_t *)(h.memory + h.good);
+	uint32_t value = 7;
+
+	*here = UINT64_C(0x1122334455667788);
+	CHECK_EQ(safe_load32((uint32_t *)here, &value), 0);
+	CHECK_EQ(value, 0x55667788);
+	CHECK_EQ(safe_store32((uint32_t *)here, 5), 0);
+	CHECK_EQ(*here, 0x1122334400000005);
+	CHECK_EQ(safe_store64(here, UINT64_MAX - 1), 0);
+	CHECK_EQ(*here, -2);
+	CHECK_EQ(safe_load32((uint32_t *)gone, &value), -EFAULT);
+	CHECK_EQ(value, 0x55667788);
+	CHECK_EQ(safe_store32((uint32_t *)gone, 5), -EFAULT);
+	CHECK_EQ(safe_store64(gone, 5), -EFAULT);
+	half_free(&h);
+}
+
 static void test_comes_back(void)
 {
 	struct half h = half_make();
@@ -597,6 +617,7 @@ int main(void)
 	TAP_RUN(test_fills);
 	TAP_RUN(test_zero_is_found);
 	TAP_RUN(test_gone_on_either_side);
+	TAP_RUN(test_words);
 	TAP_RUN(test_comes_back);
 	TAP_RUN(test_not_mapped_is_a_bug);
 	TAP_RUN(test_foreign_faults_are_foreign);
