@@ -195,12 +195,7 @@ uint16_t nvme_admin_keep_alive(struct nvme_command *cmd, struct nvme_namespace *
 
 static bool is_ready(struct nvme *c)
 {
-	uint32_t csts;
-
-	short_lock_shared(&c->lock);
-	csts = c->regs.csts;
-	short_unlock_shared(&c->lock);
-	return (csts & (NVME_CSTS_RDY | NVME_CSTS_CFS)) == NVME_CSTS_RDY;
+	return (nvme_csts(c) & (NVME_CSTS_RDY | NVME_CSTS_CFS)) == NVME_CSTS_RDY;
 }
 
 /* Base 3.9: what a controller with memory-based queues does is to record it, and to fail. */

@@ -341,6 +341,9 @@ struct nvme {
 /* Sets and clears bits of CSTS. From any thread. */
 void nvme_change_csts(struct nvme *c, uint32_t clear, uint32_t set);
 
+/* CSTS as it is now, whatever a script shows. */
+uint32_t nvme_csts(struct nvme *c);
+
 /* The controller cannot go on with a queue, and can tell nobody through it: CSTS.CFS. */
 void nvme_set_fatal(struct nvme *c);
 

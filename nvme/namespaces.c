@@ -29,6 +29,8 @@ void nvme_namespace_changed(struct nvme *c, uint32_t nsid)
 {
 	bool known = false;
 
+	if (!(nvme_csts(c) & NVME_CSTS_RDY))
+		return; /* a guest that has not begun yet will look for itself */
 	short_lock_exclusive(&c->log_lock);
 	for (uint32_t i = 0; i < c->nr_changed; i++)
 		known |= c->changed[i] == nsid;

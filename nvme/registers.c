@@ -25,6 +25,16 @@ void nvme_set_fatal(struct nvme *c)
 	nvme_change_csts(c, 0, NVME_CSTS_CFS);
 }
 
+uint32_t nvme_csts(struct nvme *c)
+{
+	uint32_t csts;
+
+	short_lock_shared(&c->lock);
+	csts = c->regs.csts;
+	short_unlock_shared(&c->lock);
+	return csts;
+}
+
 static bool is_masked(struct nvme *c, unsigned vector)
 {
 	bool masked;
