@@ -384,6 +384,8 @@ int nvme_create(const struct nvme_options *options, struct nvme_host *host, stru
 		return error_set(err, -ENOMEM, "nvme: no memory");
 	c->host = host;
 	c->born_ns = wait_now();
+	for (unsigned i = 0; i < NVME_SELF_TEST_RESULTS; i++)
+		c->self_test.results[i].status = 0xf; /* there is none */
 	atomic_store(&c->power_cycles, 1);
 	status = set_options(c, options ? options : &defaults, err);
 	if (!status) {

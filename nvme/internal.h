@@ -221,6 +221,7 @@ struct nvme_registers {
 	uint64_t asq, acq;
 };
 
+/* As SSTAT has it; in those that forbid commands bit 1 is set. */
 enum nvme_sanitize_state {
 	NVME_SANITIZE_NEVER = 0,
 	NVME_SANITIZE_DONE = 1,
