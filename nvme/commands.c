@@ -146,10 +146,8 @@ static void execute_fused(struct nvme_command *compare)
 
 	if (compare->sqe.opcode != NVME_IO_COMPARE || write->sqe.opcode != NVME_IO_WRITE) {
 		compare->status = nvme_fail_field(compare, NVME_INVALID_FIELD, 1, 0);
-		write->status = NVME_ABORT_FAILED_FUSED;
 		return;
 	}
-	write->status = NVME_ABORT_FAILED_FUSED;
 	compare->status = check(write, &io_rows[NVME_IO_WRITE], false);
 	if (!compare->status)
 		compare->status = execute(compare, nvme_io_fused);
@@ -164,6 +162,8 @@ void nvme_command_main(void *argument)
 	if (unlikely(atomic_load_explicit(&cmd->c->script, memory_order_acquire)))
 		done = nvme_script_before(cmd);
 	if (unlikely(other)) {
+		other->status = NVME_ABORT_FAILED_FUSED;
+		other->no_completion = cmd->no_completion;
 		if (!done)
 			execute_fused(cmd);
 		nvme_command_end(cmd);

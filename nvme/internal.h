@@ -334,7 +334,8 @@ struct nvme {
 
 	/* fault script */
 	struct nvme_script *_Atomic script;
-	struct wait_mutex script_lock;
+	struct wait_mutex script_lock; /* one is set at a time */
+	struct grace script_users;     /* commands that look at it */
 };
 
 /* ------------------------------------------------------------------ registers.c */
