@@ -134,6 +134,17 @@ static inline void checkers_releases(void *word)
 #endif
 }
 
+/* A full fence. TSan knows none, but an atomic exchange is one on the processors that it runs on. */
+static inline void checkers_fence(void)
+{
+#ifdef CHECKERS_TSAN
+	int word = 0;
+	__atomic_exchange_n(&word, 1, __ATOMIC_SEQ_CST);
+#else
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+}
+
 /* True when running under Valgrind. */
 static inline int checkers_in_valgrind(void)
 {

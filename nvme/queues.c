@@ -33,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/checkers.h"
 #include "core/safe-copy.h"
 #include "nvme/data.h"
 #include "nvme/internal.h"
@@ -71,7 +72,7 @@ static void ask_for_bell(struct nvme *c, uint16_t id, unsigned index, uint32_t k
 	if (!at)
 		return;
 	nvme_guest_store32(c, at + 4u * index, known); /* where that fails, reading the shadow does, too */
-	atomic_thread_fence(memory_order_seq_cst);
+	checkers_fence();
 }
 
 /* ------------------------------------------------------------------ completion queues */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/checkers.h"
 #include "core/open.h"
 #include "tests/tap.h"
 
@@ -313,7 +314,7 @@ static void ring_bell(struct driver *d, unsigned index, uint32_t value)
 		event = guest_at(&d->guest, d->event_index + 4ul * index);
 		old = le32toh(*shadow);
 		__atomic_store_n(shadow, htole32(value), __ATOMIC_RELEASE);
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		checkers_fence();
 		if (!is_asked_for((uint16_t)le32toh(__atomic_load_n(event, __ATOMIC_ACQUIRE)), (uint16_t)value, (uint16_t)old))
 			return;
 	}
