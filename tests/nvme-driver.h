@@ -30,6 +30,7 @@ enum {
 struct guest_region {
 	uint64_t address, size;
 	char *memory;
+	void *base; /* what to free */
 	unsigned access; /* enum nvme_access */
 	bool copied;     /* only by read and write */
 };
