@@ -98,7 +98,7 @@ static uint16_t check(struct nvme_command *cmd, const struct row *row, bool admi
 	/* admin commands of a PCIe controller use PRPs (Base 4.1.2) */
 	if (psdt == 3 || (psdt && admin))
 		return nvme_fail_field(cmd, NVME_INVALID_FIELD, 1, 6);
-	if (unlikely(atomic_load_explicit(&cmd->c->sanitize_state, memory_order_acquire) & NVME_SANITIZE_RUNNING))
+	if (admin && atomic_load(&cmd->c->sanitize_state) & NVME_SANITIZE_RUNNING)
 		return nvme_sanitize_allows(cmd->c, cmd, admin);
 	return NVME_OK;
 }
@@ -108,6 +108,9 @@ static uint16_t run_inside(struct nvme_command *cmd, const struct row *row, nvme
 {
 	struct nvme_namespace *n = nvme_namespace(cmd->c, nvme_nsid(cmd));
 
+	/* looked at in here, since Sanitize waits for those who are inside when it begins */
+	if (unlikely(atomic_load(&cmd->c->sanitize_state) & NVME_SANITIZE_RUNNING))
+		return nvme_sanitize_allows(cmd->c, cmd, false);
 	if (unlikely(!n)) {
 		if (row->needs & OR_ALL && nvme_nsid(cmd) == NVME_NSID_ALL)
 			return handler(cmd, NULL);

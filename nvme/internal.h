@@ -38,6 +38,7 @@ struct nvme_script;
 struct nvme_bell {
 	_Alignas(64) struct wait_signal rung;
 	_Atomic uint32_t polled; /* nvme_poll(): the value it saw last */
+	_Atomic bool used;       /* there is such a queue */
 };
 
 /* What is counted on one loop: written there alone. */

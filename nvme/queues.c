@@ -64,6 +64,18 @@ static int read_bell(struct nvme *c, uint16_t id, unsigned index, uint32_t *valu
 	return 0;
 }
 
+/* A new queue begins at 0, and can be rung for. */
+static void begin_bell(struct nvme *c, unsigned index)
+{
+	atomic_store(&c->doorbells[index], 0);
+	atomic_store(&c->bells[index].used, true);
+}
+
+static void end_bell(struct nvme *c, unsigned index)
+{
+	atomic_store(&c->bells[index].used, false);
+}
+
 /* Asks for a write of the register when the shadow moves on from `known`. */
 static void ask_for_bell(struct nvme *c, uint16_t id, unsigned index, uint32_t known)
 {
@@ -232,9 +244,10 @@ int nvme_cq_start(struct nvme *c, uint16_t id, uint64_t address, uint32_t size, 
 	cq->size = size;
 	cq->phase = true;
 	cq->bell = &c->bells[cq_index(id)];
-	atomic_store(&c->doorbells[cq_index(id)], 0);
+	begin_bell(c, cq_index(id));
 	wait_group_add(&cq->ended, 1);
 	if (loop_spawn(cq->lane->loop, cq_main, cq)) {
+		end_bell(c, cq_index(id));
 		free(cq);
 		return -ENOMEM;
 	}
@@ -245,6 +258,7 @@ int nvme_cq_start(struct nvme *c, uint16_t id, uint64_t address, uint32_t size, 
 void nvme_cq_finish(struct nvme_cq *cq)
 {
 	cq->c->cqs[cq->id] = NULL;
+	end_bell(cq->c, cq_index(cq->id));
 	atomic_store(&cq->stopping, true);
 	wait_signal_raise(&cq->posted);
 	wait_group_wait(&cq->ended);
@@ -562,9 +576,10 @@ int nvme_sq_start(struct nvme *c, uint16_t id, uint64_t address, uint32_t size, 
 		sq->commands[i].next = sq->free;
 		sq->free = &sq->commands[i];
 	}
-	atomic_store(&c->doorbells[sq_index(id)], 0);
+	begin_bell(c, sq_index(id));
 	wait_group_add(&sq->ended, 1);
 	if (loop_spawn(cq->lane->loop, sq_main, sq)) {
+		end_bell(c, sq_index(id));
 		free(sq->commands);
 		free(sq);
 		return -ENOMEM;
@@ -576,6 +591,7 @@ int nvme_sq_start(struct nvme *c, uint16_t id, uint64_t address, uint32_t size, 
 
 void nvme_sq_stop(struct nvme_sq *sq)
 {
+	end_bell(sq->c, sq_index(sq->id));
 	atomic_store(&sq->stopping, true);
 	wait_signal_raise(&sq->bell->rung);
 }

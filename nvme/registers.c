@@ -199,8 +199,9 @@ static void ring(struct nvme *c, uint64_t offset, uint32_t value)
 {
 	uint64_t index = (offset - NVME_REG_DOORBELLS) / 4;
 
-	if (index >= 2 * (c->max_queues + UINT64_C(1))) {
-		nvme_event(c, NVME_EVENT_DOORBELL_REGISTER);
+	if (index >= NVME_BELLS || !atomic_load_explicit(&c->bells[index].used, memory_order_acquire)) {
+		if (nvme_csts(c) & NVME_CSTS_RDY)
+			nvme_event(c, NVME_EVENT_DOORBELL_REGISTER);
 		return;
 	}
 	atomic_store_explicit(&c->doorbells[index], htole32(value), memory_order_release);

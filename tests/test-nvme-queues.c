@@ -275,15 +275,19 @@ static void test_head_outside_the_ring(void)
 
 static void test_doorbell_of_no_queue(void)
 {
+	static const unsigned bells[] = {2, 3, 8, 200, 3000}; /* of queues that could be, that could not, of none */
 	struct nvme_sqe event = driver_admin_command(NVME_ADMIN_ASYNC_EVENT, 0, 0, 0, 0);
 	struct nvme_options two = {.queues = 2};
+	void *page;
 
 	open_with("mem:1M", &two, 1);
-	driver_submit(&d.admin, &event);
-	driver_ring(&d.admin);
-	driver_write32(&d, NVME_REG_DOORBELLS + 8, 1); /* a queue that could be: ignored */
-	driver_write32(&d, NVME_REG_DOORBELLS + 8 * 3, 1);
-	CHECK(error_event(0));
+	for (unsigned i = 0; i < sizeof(bells) / sizeof(bells[0]); i++) {
+		driver_submit(&d.admin, &event);
+		driver_ring(&d.admin);
+		driver_write32(&d, NVME_REG_DOORBELLS + 4 * bells[i], 1);
+		CHECK(error_event(0));
+		CHECK_EQ(driver_log(&d, NVME_LOG_ERRORS, 0, 64, 0, false, &page), 0);
+	}
 	CHECK_EQ(driver_read32(&d, NVME_REG_CSTS), NVME_CSTS_RDY);
 	driver_close(&d);
 }
