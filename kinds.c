@@ -10,6 +10,7 @@ const struct disk_kind *const disk_kinds[] = {
 	&autocache_kind,
 	&sql_kind,
 	&sqldiff_kind,
+	&vhd_kind,
 	&file_kind,
 	&mmap_kind,
 	&null_kind,

@@ -23,5 +23,6 @@ extern const struct disk_kind slice_kind;
 extern const struct disk_kind sql_kind;
 extern const struct disk_kind sqldiff_kind;
 extern const struct disk_kind striped_kind;
+extern const struct disk_kind vhd_kind;
 
 #endif
