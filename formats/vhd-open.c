@@ -66,6 +66,68 @@ static void take_copy(struct vhd *v, const struct vhd_footer *copy)
 	v->footer_at = (container_size(v->c) + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR;
 }
 
+/* ------------------------------------------------------------------ the footer of a fixed disk whose growth was cut short */
+
+/*
+ * The file was made longer, and the new footer is not there: then the old one is the last thing in the file that is not zero. A fixed
+ * disk has no copy at the front.
+ */
+
+#define STRAY_PIECE (64u << 10)
+#define STRAY_MOST (UINT64_C(1) << 30) /* zeroes to look through where the file system does not tell holes */
+
+/* The end of the last data, by what the container says of holes; 0: there is none, or it cannot say. */
+static uint64_t end_of_data(struct container *c)
+{
+	uint64_t size = container_size(c) / VHD_SECTOR * VHD_SECTOR, end = 0, next = 0;
+
+	while (next < size) {
+		CLEANUP_EXTENTS struct extents e = {0};
+		extents_init(&e, next, size - next, 64);
+		if (c->ops->extents(c, &e, VHD_SECTOR, &io_plain) || !e.count)
+			return 0;
+		for (size_t i = 0; i < e.count; i++)
+			if (!(e.list[i].flags & EXTENT_ZERO))
+				end = e.list[i].offset + e.list[i].length;
+		next = extents_next(&e);
+	}
+	return end;
+}
+
+/* The last sector before `end` that is not zero, in `sector`; its offset, or UINT64_MAX. */
+static uint64_t last_nonzero(struct container *c, uint64_t end, struct vhd_footer *sector)
+{
+	uint64_t least = end > STRAY_MOST ? end - STRAY_MOST : 0, found = UINT64_MAX;
+	unsigned char *piece = malloc(STRAY_PIECE);
+
+	while (piece && end > least && found == UINT64_MAX) {
+		uint64_t n = end - least < STRAY_PIECE ? end - least : STRAY_PIECE;
+		end -= n;
+		if (container_read(c, piece, n, end, &io_plain))
+			break;
+		for (uint64_t at = n; at && found == UINT64_MAX; at -= VHD_SECTOR)
+			if (!memory_is_zero(piece + at - VHD_SECTOR, VHD_SECTOR)) {
+				found = end + at - VHD_SECTOR;
+				memcpy(sector, piece + at - VHD_SECTOR, VHD_SECTOR);
+			}
+	}
+	free(piece);
+	return found;
+}
+
+static bool find_stray(struct vhd *v)
+{
+	struct vhd_footer f;
+	uint64_t at = last_nonzero(v->c, end_of_data(v->c), &f);
+
+	if (at == UINT64_MAX || !has_cookie(&f) || vhd_footer_check(&f, VHD_STRICT, "", NULL) || be32toh(f.type) != VHD_FIXED)
+		return false;
+	v->footer = f;
+	v->footer_missing = true;
+	v->footer_at = at;
+	return true;
+}
+
 static int load_footer(struct opening *o)
 {
 	CLEANUP_ERROR struct error at_end = {0}, at_front = {0};
@@ -78,6 +140,8 @@ static int load_footer(struct opening *o)
 	status = container_load(v->c, &copy, sizeof(copy), 0, &at_front);
 	if (!status)
 		status = vhd_footer_check(&copy, strictness_of(o), "copy at the front", &at_front);
+	if (status && find_stray(v))
+		return 0;
 	if (status)
 		return error_set(o->err, at_end.status, "%s; %s", error_text(&at_end), error_text(&at_front));
 	if (be32toh(copy.type) == VHD_FIXED)

@@ -10,11 +10,12 @@
  *                      flush; their space given back to the file system. The file gets shorter by compact only.
  *   differencing       as dynamic. What is added reads as zero, also where the parent is longer than the child was: there blocks are made
  *                      whose bits are set.
- *   fixed, larger      a footer at the new end that says in its reserved bytes which old end it replaces; flush; zeroes over the old
+ *   fixed, larger      the file longer; a footer at the new end that says in its reserved bytes which old end it replaces; flush; zeroes over the old
  *                      footer; flush; the footer without that. Who opens it in between finishes this.
  *   fixed, smaller     a footer at the new end, inside the data that is given up; flush; the file cut; flush.
  *
- * At every moment the first sector or the last one is a footer, and of the old or the new size. The BAT is moved by one write of a
+ * At every moment the first sector, or the last one, or in a fixed disk the last one that is not zero, is a footer, of the old or the new
+ * size. The BAT is moved by one write of a
  * sector: offset, entries and checksum of the header are all in its first 64 bytes.
  */
 #include "formats/vhd-image.h"
@@ -344,6 +345,11 @@ int vhd_finish_growth(struct vhd *v, const struct io *io)
 	uint64_t from = growing_from(&v->footer);
 	int status;
 
+	if (v->type == VHD_FIXED && v->footer_missing && !v->c->read_only) { /* it had not come far: not at all, then */
+		status = v->c->ops->resize(v->c, v->footer_at + VHD_SECTOR, io);
+		v->footer_missing = status;
+		return status ? status : flush(v, io);
+	}
 	if (v->type != VHD_FIXED || !from || from % VHD_SECTOR || from + VHD_SECTOR > v->footer_at)
 		return 0;
 	status = v->c->ops->zero(v->c, from, VHD_SECTOR, false, io);

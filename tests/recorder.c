@@ -221,6 +221,7 @@ struct recorder {
 	unsigned counts[RECORDER_KINDS];
 	unsigned fail_kinds, fail_in;
 	int fail_status, failed_flush;
+	unsigned holders; /* besides the first */
 	struct content stable; /* after the first `stable_calls` calls, the last of which is a flush (or none) */
 	unsigned stable_calls;
 };
@@ -382,6 +383,10 @@ static int recorder_close(struct container *c, bool remove, struct error *err)
 	struct recorder *r = recorder_of(c);
 
 	(void)remove, (void)err;
+	if (r->holders) {
+		r->holders--;
+		return 0;
+	}
 	forget_calls(r);
 	content_free(&r->now);
 	free(r->calls);
@@ -410,6 +415,11 @@ struct recorder *recorder_create(const char *name)
 	pthread_mutex_init(&r->lock, NULL);
 	r->container = (struct container){.ops = &recorder_ops, .name = must(strdup(name))};
 	return r;
+}
+
+void recorder_hold(struct recorder *r)
+{
+	r->holders++;
 }
 
 /* The file's data between its holes. */

@@ -38,6 +38,9 @@ struct recorder *recorder_create(const char *name);
 struct container *recorder_container(struct recorder *r);
 struct recorder *recorder_of(struct container *c);
 
+/* One more holder: container_close() frees it when it has been called once for each. */
+void recorder_hold(struct recorder *r);
+
 /* Sparse files of this machine. A file that is loaded is durable; the calls before are forgotten. */
 bool recorder_load(struct recorder *r, const char *path);
 bool recorder_save(struct recorder *r, const char *path);

@@ -21,7 +21,8 @@
 /* ------------------------------------------------------------------ specs */
 
 /*
- * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), TABLE (a file with
+ * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), VHDFIXED, VHDDYNAMIC,
+ * VHDSMALL (with small blocks), VHDCHILD (images of SIZE bytes), TABLE (a file with
  * two partitions), RESERVATIONS, VOLUME, KEY and BLOCK in capitals.
  */
 struct word {
@@ -140,6 +141,45 @@ static const char *make_table(const char *name, uint64_t size, uint32_t block)
 	return path;
 }
 
+/* An image with some data; a differencing one over a dynamic one. `options`: of create=. */
+static void make_image(const char *path, const char *options)
+{
+	struct random r = random_stream(52);
+	static char data[65536];
+	char spec[1300];
+	struct disk *d;
+
+	unlink(path);
+	snprintf(spec, sizeof(spec), "vhd:%s;%s", path, options);
+	if (disk_open(spec, 0, &d, NULL)) {
+		printf("Bail out! cannot make %s\n", spec);
+		exit(99);
+	}
+	for (uint64_t at = 0; at + sizeof(data) < disk_size(d); at += (random_below(&r, 3) + 1) * sizeof(data)) {
+		random_fill(&r, data, sizeof(data));
+		disk_write(d, &VEC_FLAT(data, sizeof(data)), at, &io_plain);
+	}
+	disk_close(d, NULL);
+}
+
+static const char *make_vhd(const char *type, uint64_t size, uint32_t block)
+{
+	const char *path = tmppath("image.vhd"), *base = tmppath("base.vhd");
+	char options[600];
+
+	if (!strcmp(type, "differencing")) {
+		snprintf(options, sizeof(options), "create=%" PRIu64 ";exact;block=%" PRIu32, size, 2 * block);
+		make_image(base, options);
+		snprintf(options, sizeof(options), "create;type=differencing;parent=%s;block=%" PRIu32, base, block);
+	} else if (block) {
+		snprintf(options, sizeof(options), "create=%" PRIu64 ";exact;block=%" PRIu32, size, block);
+	} else {
+		snprintf(options, sizeof(options), "create=%" PRIu64 ";exact;type=%s", size, type);
+	}
+	make_image(path, options);
+	return path;
+}
+
 static struct {
 	struct contract contract;
 	char spec[600];
@@ -181,8 +221,13 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	const char *database = strstr(pattern, "DATABASE") ? make_database("database", SIZE, block) : "";
 	const char *table = strstr(pattern, "TABLE") ? make_table("table", SIZE, block) : "";
 	const char *base = strstr(pattern, "BASELITTLE") ? make_database("base-little", SMALL, block) : "";
+	const char *fixed = strstr(pattern, "VHDFIXED") ? make_vhd("fixed", SIZE, 0) : "";
+	const char *dynamic = strstr(pattern, "VHDDYNAMIC") ? make_vhd("dynamic", SIZE, 2 << 20) : "";
+	const char *blocky = strstr(pattern, "VHDSMALL") ? make_vhd("dynamic", SIZE, 64 << 10) : "";
+	const char *child = strstr(pattern, "VHDCHILD") ? make_vhd("differencing", SIZE, 512 << 10) : "";
 	const char *volume = strstr(pattern, "VOLUME") ? make_volume("volume", block) : "";
 	const struct word words[] = {{"SIZE", size},         {"SMALL", small},  {"FILE", file}, {"LITTLE", little},
+				     {"VHDFIXED", fixed},    {"VHDDYNAMIC", dynamic}, {"VHDSMALL", blocky}, {"VHDCHILD", child},
 				     {"DATABASE", database}, {"BASELITTLE", base}, {"TABLE", table},
 				     {"BLOCK", block_text},
 				     {"RESERVATIONS", tmppath("reservations")},
@@ -196,7 +241,7 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	now.contract.name = pattern;
 	now.contract.spec = now.spec;
 	now.contract.block_size = block;
-	now.contract.may_tear = strstr(pattern, "file:") != NULL;
+	now.contract.may_tear = strstr(pattern, "file:") || strstr(pattern, "vhd:");
 	now.contract.resize_step = resize_step_of(pattern);
 	snprintf(name, sizeof(name), "%s (%" PRIu32 ")", pattern, block);
 	tap_run(name, run_contract);
@@ -311,6 +356,24 @@ static bool has(const char *text, const char *part)
 {
 	return strstr(text, part) != NULL;
 }
+
+/* Images have sectors of 512 bytes, and nothing else. */
+static const char *const image_stacks[] = {
+	"vhd:VHDFIXED",
+	"vhd:VHDDYNAMIC",
+	"vhd:VHDSMALL",
+	"vhd:VHDCHILD",
+	"vhd:VHDDYNAMIC;ro",
+	"vhd:VHDCHILD;ro",
+	"ro:vhd:VHDFIXED",
+	"memdiff:vhd:VHDCHILD",
+	"slice:12288,3M:vhd:VHDCHILD",
+	"layers:[vhd:VHDCHILD,file:FILE]",
+	"layers:[vhd:VHDDYNAMIC,file:FILE]",
+	"layers:[vhd:VHDCHILD;write_through,file:FILE]",
+	"layers:[mem:,vhd:VHDCHILD,file:LITTLE]",
+	"vhd:VHDCHILD;parent=\"file:FILE\"",
+};
 
 /* What stands on null keeps only what a memdiff holds. */
 static bool forgets(const char *pattern)
@@ -498,6 +561,8 @@ int main(void)
 	setenv("PLATTER_AUTO_CACHE_PATH", tmppath("caches"), 1);
 	check_each(leaves, sizeof(leaves) / sizeof(*leaves));
 	check_each(stacks, sizeof(stacks) / sizeof(*stacks));
+	for (size_t i = 0; i < sizeof(image_stacks) / sizeof(*image_stacks); i++)
+		check_spec(image_stacks[i], 512, (struct contract){0});
 	check_spec("mem:SIZE;block=BLOCK", 1024, (struct contract){0});
 	check_spec("mem:6M;block=BLOCK", 65536, (struct contract){0});
 	check_spec("mmap:FILE;block=BLOCK", 1024, (struct contract){0});
