@@ -41,7 +41,7 @@ struct story {
 	bool resizes;
 	struct recorder *r;
 	struct random random;
-	uint32_t sectors;
+	uint32_t sectors, start_sectors;
 	tag now[MAX_SECTORS], start[MAX_SECTORS];
 	struct op ops[OPS + 1];
 	unsigned nr_ops;
@@ -256,6 +256,7 @@ static void live(struct story *s)
 	s->nr_ops = 0;
 	recorder_begin(s->r);
 	memcpy(s->start, s->now, sizeof(s->start));
+	s->start_sectors = s->sectors;
 	d = open_disk(s, s->r);
 	if (!d)
 		return;
@@ -298,19 +299,8 @@ static bool is_legal(const struct story *s, uint32_t sector, tag found, unsigned
 
 static bool size_is_legal(const struct story *s, uint64_t size, unsigned n)
 {
-	uint64_t now = SECTORS;
-	bool legal = false;
+	bool legal = size == (uint64_t)s->start_sectors * SECTOR;
 
-	for (unsigned i = 0; i < s->nr_ops; i++)
-		if (s->ops[i].kind == RESIZE) {
-			now = s->ops[i].count;
-			break;
-		}
-	if (!s->resizes)
-		return size == SECTORS * SECTOR;
-	if (now == SECTORS)
-		now = s->sectors;
-	legal = size == now * SECTOR;
 	for (unsigned i = 0; i < s->nr_ops && s->ops[i].begin < n; i++)
 		if (s->ops[i].kind == RESIZE)
 			legal = (s->ops[i].end > n && legal) || size == (uint64_t)s->ops[i].first * SECTOR;
