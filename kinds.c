@@ -13,6 +13,7 @@ const struct disk_kind *const disk_kinds[] = {
 	&vhd_kind,
 	&file_kind,
 	&mmap_kind,
+	&vhdx_kind,
 	&null_kind,
 	&readonly_kind,
 	&slice_kind,

@@ -24,5 +24,6 @@ extern const struct disk_kind sql_kind;
 extern const struct disk_kind sqldiff_kind;
 extern const struct disk_kind striped_kind;
 extern const struct disk_kind vhd_kind;
+extern const struct disk_kind vhdx_kind;
 
 #endif

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* vhdx: a disk in a VHDX file, or such a layer of a stack. */
+#include "kinds.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/open.h"
+#include "formats/vhdx.h"
+
+static unsigned flags_of(const struct open_request *request)
+{
+	return request->flags | (spec_given(request->spec, "ro") ? (unsigned)OPEN_READ_ONLY : 0);
+}
+
+/* Who only reads keeps writers out: what was read of the file's structure is kept in memory. */
+static int open_container(const struct open_request *request, struct container **out, struct error *err)
+{
+	bool read_only = flags_of(request) & OPEN_READ_ONLY;
+
+	return container_open(spec_text(request->spec, "path"), read_only ? CONTAINER_READ_ONLY | CONTAINER_SHARED : 0, out, err);
+}
+
+static int explain(const struct open_request *request, int status, struct error *err)
+{
+	error_prefix(err, "'%s'", spec_text(request->spec, "path"));
+	return status;
+}
+
+static struct parent_policy policy_of(const struct spec *spec)
+{
+	return (struct parent_policy){
+		.parents = spec_text(spec, "parents"),
+		.parent = spec_text(spec, "parent"),
+		.ignore_change = spec_given(spec, "ignore_change"),
+	};
+}
+
+/* The file alone over a disk that the user names as its parent. */
+static int open_over(const struct open_request *request, struct container *c, const char *parent, struct disk **out,
+		     struct error *err)
+{
+	struct layer_place top = {0};
+	struct disk *below = NULL;
+	int status = disk_open(parent, OPEN_READ_ONLY, &below, err);
+
+	if (status)
+		return error_prefix(err, "parent");
+	status = vhdx_layer_open(c, &top.layer, err);
+	if (!status) {
+		status = layered_create_over("vhdx", &top, below, flags_of(request), out, err);
+		if (!status)
+			return 0;
+		top.layer->ops->close(top.layer, true, NULL);
+	} else {
+		container_close(c, true, NULL);
+	}
+	disk_abandon(below);
+	return status;
+}
+
+static int open_chain(const struct open_request *request, struct container *c, const struct parent_policy *policy, struct disk **out,
+		      struct error *err)
+{
+	struct vhdx_chain chain;
+	int status = vhdx_chain_open(c, policy, &chain, err);
+
+	if (status) {
+		container_close(c, true, NULL);
+		return status;
+	}
+	status = layered_create("vhdx", chain.places, chain.count, NULL, 0, flags_of(request), out, err);
+	if (status)
+		vhdx_chain_abandon(&chain);
+	else
+		free(chain.places);
+	return status;
+}
+
+static int vhdx_open(const struct open_request *request, struct disk **out, struct error *err)
+{
+	struct parent_policy policy = policy_of(request->spec);
+	struct container *c;
+	int status = open_container(request, &c, err);
+
+	if (status)
+		return status;
+	if (policy.parent)
+		status = open_over(request, c, policy.parent, out, err);
+	else
+		status = open_chain(request, c, &policy, out, err);
+	return status ? explain(request, status, err) : 0;
+}
+
+static int vhdx_open_layer(const struct open_request *request, const struct layer_below *below, struct layer **out,
+			   struct error *err)
+{
+	struct container *c;
+	int status;
+
+	(void)below;
+	if (spec_given(request->spec, "parents") || spec_given(request->spec, "parent"))
+		return error_set(err, -EINVAL, "parents= and parent= are for a disk; of a layer the parent is what lies below it");
+	status = open_container(request, &c, err);
+	if (status)
+		return status;
+	status = vhdx_layer_open(c, out, err);
+	if (!status)
+		return 0;
+	container_close(c, true, NULL);
+	return explain(request, status, err);
+}
+
+static const struct spec_field vhdx_fields[] = {
+	{.name = "path",
+	 .role = SPEC_PARAMETER,
+	 .type = SPEC_TEXT,
+	 .required = true,
+	 .help = "VHDX file"},
+	{.name = "ro",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_FLAG,
+	 .help = "open read-only"},
+	{.name = "parents",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_TEXT,
+	 .help = "where else than below the file's own folder parents may lie: a folder, or any"},
+	{.name = "parent",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_TEXT,
+	 .help = "spec of the parent, in place of the one that the file names"},
+	{.name = "ignore_change",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_FLAG,
+	 .help = "take a parent that was changed after the file was made"},
+	{0},
+};
+
+const struct disk_kind vhdx_kind = {
+	.name = "vhdx",
+	.summary = "disk in a VHDX file",
+	.children = KIND_LEAF,
+	.fields = vhdx_fields,
+	.open = vhdx_open,
+	.open_layer = vhdx_open_layer,
+};
