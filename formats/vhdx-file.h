@@ -61,6 +61,7 @@ struct vhdx {
 	struct vhdx_metadata meta;
 	_Atomic uint64_t size;  /* of the disk, bytes */
 	_Atomic uint64_t bat_offset;
+	uint64_t log_offset, log_length; /* as in the header, which changes */
 	uint32_t block_shift, ratio_shift, sector_shift;
 	struct vhdx_pages pages;
 	struct grace grace;     /* who looks up where a block lies is inside until he is done with it */
@@ -92,8 +93,8 @@ static inline struct vhdx_page *vhdx_page_find(struct vhdx *x, uint64_t number)
 /* Under pages.lock, shared: the page was changed. */
 void vhdx_page_touch(struct vhdx *x, struct vhdx_page *p);
 
-/* Where the page lies in the file. Of a sector bitmap page -EAGAIN, *number the page of the table that is to be loaded first. */
-int vhdx_page_offset(struct vhdx *x, uint64_t *number, uint64_t *offset);
+/* Where the page lies in the file. Not from inside `grace`. */
+int vhdx_page_place(struct vhdx *x, uint64_t number, uint64_t *offset, const struct io *io);
 
 /* ------------------------------------------------------------------ vhdx-map.c */
 
@@ -117,6 +118,9 @@ int vhdx_entry(struct vhdx *x, uint64_t block, uint64_t *entry, uint64_t *missin
 
 /* NULL, or what is wrong with the entry of a payload block. */
 const char *vhdx_entry_fault(const struct vhdx *x, uint64_t block, uint64_t entry);
+
+/* NULL, or what is wrong with a range that is to hold something of the disk. */
+const char *vhdx_range_fault(const struct vhdx *x, uint64_t offset, uint64_t length);
 
 /* The same for one of a sector bitmap block. */
 const char *vhdx_bitmap_fault(const struct vhdx *x, uint64_t entry);

@@ -104,7 +104,6 @@ static uint64_t vhdx_size(struct layer *l)
 static void vhdx_describe(struct layer *l, json_t *object)
 {
 	struct vhdx *x = vhdx_of(l);
-	char id[GUID_TEXT_MAX];
 
 	json_object_set_new(object, "path", json_string(x->file->name)); /* nothing where it is not UTF-8 */
 	json_object_set_new(object, "type",
@@ -113,7 +112,6 @@ static void vhdx_describe(struct layer *l, json_t *object)
 								  : "dynamic"));
 	json_object_set_new(object, "payload_block_bytes", json_integer((json_int_t)x->meta.block_size));
 	json_object_set_new(object, "file_bytes", json_integer((json_int_t)container_size(x->file)));
-	json_object_set_new(object, "data_write_guid", json_string(guid_text(&x->headers.current.data_write, id)));
 	json_object_set_new(object, "log_replayed", json_boolean(x->was_dirty));
 }
 
@@ -193,6 +191,8 @@ static void fill_in(struct vhdx *x)
 
 	atomic_init(&x->size, m->size);
 	atomic_init(&x->bat_offset, x->regions.bat.offset);
+	x->log_offset = x->headers.current.log_offset;
+	x->log_length = x->headers.current.log_length;
 	x->block_shift = (uint32_t)__builtin_ctz(m->block_size);
 	x->ratio_shift = (uint32_t)__builtin_ctz(vhdx_chunk_ratio(m));
 	x->sector_shift = (uint32_t)__builtin_ctz(m->logical_sector);
@@ -201,7 +201,7 @@ static void fill_in(struct vhdx *x)
 		.physical_block_size = m->physical_sector,
 		.discard_granularity = m->has_parent ? m->block_size : 4096,
 		.discard = DISK_DISCARD_ZEROES,
-		.flags = DISK_FUA | DISK_FAST_ZERO | DISK_RESIZABLE | DISK_HAS_ID | (x->read_only ? DISK_READ_ONLY : 0),
+		.flags = DISK_FUA | DISK_FAST_ZERO | DISK_HAS_ID | (x->read_only ? DISK_READ_ONLY : 0),
 	};
 	memcpy(x->layer.info.id, &m->id, sizeof(m->id));
 }

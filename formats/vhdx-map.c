@@ -7,17 +7,15 @@
 
 /* ------------------------------------------------------------------ entries */
 
-/* NULL, or what is wrong with a range of `length` bytes that is to hold a block. */
-static const char *range_fault(const struct vhdx *x, uint64_t offset, uint64_t length)
+const char *vhdx_range_fault(const struct vhdx *x, uint64_t offset, uint64_t length)
 {
-	const struct vhdx_header *h = &x->headers.current;
 	uint64_t size = container_size(x->file);
 
 	if (offset < VHDX_MIB)
 		return "lies in the first MiB";
 	if (offset > size || length > size - offset)
 		return "ends behind the end of the file";
-	if (offset < h->log_offset + h->log_length && h->log_offset < offset + length)
+	if (offset < x->log_offset + x->log_length && x->log_offset < offset + length)
 		return "lies in the log";
 	for (unsigned i = 0; i < x->regions.count; i++) {
 		const struct vhdx_region *r = &x->regions.all[i];
@@ -45,7 +43,7 @@ const char *vhdx_entry_fault(const struct vhdx *x, uint64_t block, uint64_t entr
 	case VHDX_PARTIAL:
 		if (begin < size && size - begin < length)
 			length = size - begin;
-		return range_fault(x, VHDX_OFFSET(entry), length);
+		return vhdx_range_fault(x, VHDX_OFFSET(entry), length);
 	default:
 		return "has a state that is not known";
 	}
@@ -55,7 +53,7 @@ const char *vhdx_bitmap_fault(const struct vhdx *x, uint64_t entry)
 {
 	if (VHDX_RESERVED(entry))
 		return "has reserved bits set";
-	return range_fault(x, VHDX_OFFSET(entry), VHDX_MIB);
+	return vhdx_range_fault(x, VHDX_OFFSET(entry), VHDX_MIB);
 }
 
 int vhdx_entry(struct vhdx *x, uint64_t block, uint64_t *entry, uint64_t *missing)

@@ -87,7 +87,8 @@ static void unload_some(struct vhdx *x)
 
 /* ------------------------------------------------------------------ loading */
 
-int vhdx_page_offset(struct vhdx *x, uint64_t *number, uint64_t *offset)
+/* Of a sector bitmap page -EAGAIN when a page of the table is to be loaded first: *number. */
+static int page_offset(struct vhdx *x, uint64_t *number, uint64_t *offset)
 {
 	uint64_t chunk, index, entry, n = *number;
 	struct vhdx_page *page;
@@ -120,12 +121,12 @@ static int fail_bitmap(struct vhdx *x, uint64_t number, int status, const struct
 }
 
 /* Finds where the page lies, with the page of the table that says so. */
-static int find_offset(struct vhdx *x, uint64_t number, uint64_t *offset, const struct io *io)
+int vhdx_page_place(struct vhdx *x, uint64_t number, uint64_t *offset, const struct io *io)
 {
 	for (;;) {
 		uint64_t wanted = number;
 		_Atomic uint32_t *place = grace_enter(&x->grace);
-		int status = vhdx_page_offset(x, &wanted, offset);
+		int status = page_offset(x, &wanted, offset);
 		grace_leave(&x->grace, place);
 		if (status && status != -EAGAIN)
 			return fail_bitmap(x, number, status, io);
@@ -140,7 +141,7 @@ static int find_offset(struct vhdx *x, uint64_t number, uint64_t *offset, const 
 static int read_page(struct vhdx *x, struct vhdx_page *page, const struct io *io)
 {
 	uint64_t offset;
-	int status = find_offset(x, page->number, &offset, io);
+	int status = vhdx_page_place(x, page->number, &offset, io);
 
 	if (!status)
 		status = container_read(x->file, (void *)page->words, VHDX_PAGE, offset, io);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/open.h"
 #include "formats/vhdx.h"
@@ -13,11 +14,56 @@ static unsigned flags_of(const struct open_request *request)
 	return request->flags | (spec_given(request->spec, "ro") ? (unsigned)OPEN_READ_ONLY : 0);
 }
 
+/* What the spec says of a new disk. */
+static struct vhdx_create_options create_options(const struct spec *spec)
+{
+	const char *type = spec_text(spec, "type");
+
+	return (struct vhdx_create_options){
+		.size = spec_number(spec, "create"),
+		.fixed = type && !strcmp(type, "fixed"),
+		.block_size = (uint32_t)spec_number(spec, "block"),
+		.logical_sector = (uint32_t)spec_number(spec, "sector"),
+		.physical_sector = (uint32_t)spec_number(spec, "physical"),
+	};
+}
+
+static int create(const struct open_request *request, struct container **out, struct error *err)
+{
+	struct vhdx_create_options o = create_options(request->spec);
+	int status;
+
+	if (flags_of(request) & OPEN_READ_ONLY)
+		return error_set(err, -EROFS, "create= would write, but the disk is opened read-only");
+	status = container_open(spec_text(request->spec, "path"), CONTAINER_CREATE, out, err);
+	if (status)
+		return status;
+	status = vhdx_create(*out, &o, err);
+	if (status)
+		container_close(*out, true, NULL);
+	return status;
+}
+
+static int check_options(const struct spec *spec, struct error *err)
+{
+	static const char *const names[] = {"type", "block", "sector", "physical"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names) && !spec_given(spec, "create"); i++)
+		if (spec_given(spec, names[i]))
+			return error_set(err, -EINVAL, "%s= is for a new disk, with create=; one that exists knows its own", names[i]);
+	return 0;
+}
+
 /* Who only reads keeps writers out: what was read of the file's structure is kept in memory. */
 static int open_container(const struct open_request *request, struct container **out, struct error *err)
 {
 	bool read_only = flags_of(request) & OPEN_READ_ONLY;
+	int status = check_options(request->spec, err);
 
+	if (status)
+		return status;
+	if (spec_given(request->spec, "create"))
+		return create(request, out, err);
 	return container_open(spec_text(request->spec, "path"), read_only ? CONTAINER_READ_ONLY | CONTAINER_SHARED : 0, out, err);
 }
 
@@ -111,12 +157,50 @@ static int vhdx_open_layer(const struct open_request *request, const struct laye
 	return explain(request, status, err);
 }
 
+static const char *const types[] = {"dynamic", "fixed", NULL};
+
 static const struct spec_field vhdx_fields[] = {
 	{.name = "path",
 	 .role = SPEC_PARAMETER,
 	 .type = SPEC_TEXT,
 	 .required = true,
 	 .help = "VHDX file"},
+	{.name = "create",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_SIZE,
+	 .unit = "bytes",
+	 .min = 512,
+	 .max = UINT64_C(64) << 40,
+	 .help = "make the file, which must not exist, for a disk of this size"},
+	{.name = "type",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_WORD,
+	 .fallback = "dynamic",
+	 .words = types,
+	 .help = "of a new disk: space is taken when it is written to, or all from the beginning"},
+	{.name = "block",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_SIZE,
+	 .unit = "bytes",
+	 .min = 1 << 20,
+	 .max = 256 << 20,
+	 .help = "payload block of a new disk, a power of two; default: 32M, or 2M of a fixed one"},
+	{.name = "sector",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_SIZE,
+	 .unit = "bytes",
+	 .fallback = "512",
+	 .min = 512,
+	 .max = 4096,
+	 .help = "logical sector of a new disk, 512 or 4096"},
+	{.name = "physical",
+	 .role = SPEC_OPTION,
+	 .type = SPEC_SIZE,
+	 .unit = "bytes",
+	 .fallback = "4096",
+	 .min = 512,
+	 .max = 4096,
+	 .help = "physical sector of a new disk, 512 or 4096"},
 	{.name = "ro",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_FLAG,

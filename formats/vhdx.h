@@ -38,4 +38,33 @@ int vhdx_chain_open(struct container *c, const struct parent_policy *policy, str
 /* Closes what vhdx_chain_open() made, unflushed; for who cannot use it. */
 void vhdx_chain_abandon(struct vhdx_chain *chain);
 
+/* ------------------------------------------------------------------ making one */
+
+struct vhdx_create_options {
+	uint64_t size;            /* of the disk, bytes: whole sectors, 1 to 64 TiB */
+	uint32_t block_size;      /* power of two, 1 to 256 MiB; 0: 32 MiB, fixed and differencing 2 MiB, as Windows chooses */
+	uint32_t logical_sector;  /* 512 or 4096; 0: 512 */
+	uint32_t physical_sector; /* 512 or 4096, not less than the logical one; 0: 4096 */
+	bool fixed;               /* all blocks have space from the beginning; not with a parent */
+	struct guid id;           /* page 83; null: a random one */
+
+	/* Differencing: what the parent is known by, and where it is, in UTF-8 with "\"; at least one path. */
+	bool has_parent;
+	struct guid parent;           /* its DataWriteGuid */
+	const char *parent_relative;  /* to the folder of the new file; NULL: none */
+	const char *parent_absolute;  /* NULL: none */
+};
+
+/*
+ * Writes a new VHDX file into the container, which is empty, and makes it durable; cut off at any point it is no VHDX file. -EINVAL
+ * for what the specification does not allow.
+ */
+int vhdx_create(struct container *c, const struct vhdx_create_options *o, struct error *err);
+
+/*
+ * Makes the file `path`, which must not exist, with the differences to the VHDX file `parent`: of its size, sectors and id. Both ways to
+ * the parent are written down, relative and absolute. `block_size` as above. On failure there is no file.
+ */
+int vhdx_create_child(const char *path, const char *parent, uint32_t block_size, struct error *err);
+
 #endif
