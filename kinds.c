@@ -31,6 +31,7 @@ const struct disk_kind *const disk_kinds[] = {
 const struct path_ending disk_path_endings[] = {
 	{".vhd", "vhd", NULL},
 	{".vhdx", "vhdx", NULL},
+	{".avhdx", "vhdx", NULL},
 	{".iso", "file", "ro"},
 	{NULL, NULL, NULL},
 };

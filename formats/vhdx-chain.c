@@ -28,7 +28,7 @@ static int compare_linkage(const struct acceptance *a, const struct layer *paren
 			return 0;
 	return error_set(err, -ESTALE,
 			 "it is not as it was when the child was made: its DataWriteGuid is %s, the child names %s "
-			 "(;ignore_change takes it all the same)",
+			 "(;ignore-change takes it all the same)",
 			 guid_text(&has, found), guid_text(&a->locator->linkage[0], wanted));
 }
 

@@ -78,7 +78,7 @@ static struct parent_policy policy_of(const struct spec *spec)
 	return (struct parent_policy){
 		.parents = spec_text(spec, "parents"),
 		.parent = spec_text(spec, "parent"),
-		.ignore_change = spec_given(spec, "ignore_change"),
+		.ignore_change = spec_given(spec, "ignore-change"),
 	};
 }
 
@@ -213,7 +213,7 @@ static const struct spec_field vhdx_fields[] = {
 	 .role = SPEC_OPTION,
 	 .type = SPEC_TEXT,
 	 .help = "spec of the parent, in place of the one that the file names"},
-	{.name = "ignore_change",
+	{.name = "ignore-change",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_FLAG,
 	 .help = "take a parent that was changed after the file was made"},

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/open.h"
+#include "formats/vhdx.h"
 #include "tests/contract.h"
 #include "tests/model.h"
 #include "tests/tables.h"
@@ -24,6 +25,8 @@
  * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), VHDFIXED, VHDDYNAMIC,
  * VHDSMALL (with small blocks), VHDCHILD (images of SIZE bytes), TABLE (a file with
  * two partitions), RESERVATIONS, VOLUME, KEY and BLOCK in capitals.
+ * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), TABLE (a file with
+ * two partitions), DYNAMIC, FIXED, CHILD (VHDX files), RESERVATIONS, VOLUME, KEY and BLOCK in capitals.
  */
 struct word {
 	const char *word, *text;
@@ -116,6 +119,42 @@ static const char *make_database(const char *name, uint64_t size, uint32_t block
 		disk_write(d, &VEC_FLAT(data, sizeof(data)), at, &io_plain);
 	}
 	disk_close(d, NULL);
+	return path;
+}
+
+/* A VHDX file with some data. */
+static const char *make_vhdx(const char *name, const char *options, uint32_t block)
+{
+	const char *path = tmppath(name);
+	struct random r = random_stream(52);
+	static char data[65536];
+	char spec[600];
+	struct disk *d;
+
+	unlink(path);
+	snprintf(spec, sizeof(spec), "vhdx:%s;create=%" PRIu64 ";sector=%" PRIu32 "%s", path, SIZE, block, options);
+	if (disk_open(spec, 0, &d, NULL)) {
+		printf("Bail out! cannot make %s\n", path);
+		exit(99);
+	}
+	for (uint64_t at = 0; at + sizeof(data) < SIZE; at += (random_below(&r, 5) + 1) * sizeof(data)) {
+		random_fill(&r, data, sizeof(data));
+		disk_write(d, &VEC_FLAT(data, sizeof(data)), at, &io_plain);
+	}
+	disk_close(d, NULL);
+	return path;
+}
+
+/* One with a parent in the same folder. */
+static const char *make_child(const char *name, uint32_t block)
+{
+	const char *path = tmppath(name);
+
+	unlink(path);
+	if (vhdx_create_child(path, make_vhdx("parent.vhdx", ";block=1M", block), 2 << 20, NULL)) {
+		printf("Bail out! cannot make %s\n", path);
+		exit(99);
+	}
 	return path;
 }
 
@@ -225,12 +264,16 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	const char *dynamic = strstr(pattern, "VHDDYNAMIC") ? make_vhd("dynamic", SIZE, 2 << 20) : "";
 	const char *blocky = strstr(pattern, "VHDSMALL") ? make_vhd("dynamic", SIZE, 64 << 10) : "";
 	const char *child = strstr(pattern, "VHDCHILD") ? make_vhd("differencing", SIZE, 512 << 10) : "";
+	const char *dynamic = strstr(pattern, "DYNAMIC") ? make_vhdx("dynamic.vhdx", ";block=1M", block) : "";
+	const char *fixed = strstr(pattern, "FIXED") ? make_vhdx("fixed.vhdx", ";type=fixed", block) : "";
+	const char *child = strstr(pattern, "CHILD") ? make_child("child.vhdx", block) : "";
 	const char *volume = strstr(pattern, "VOLUME") ? make_volume("volume", block) : "";
 	const struct word words[] = {{"SIZE", size},         {"SMALL", small},  {"FILE", file}, {"LITTLE", little},
 				     {"VHDFIXED", fixed},    {"VHDDYNAMIC", dynamic}, {"VHDSMALL", blocky}, {"VHDCHILD", child},
 				     {"DATABASE", database}, {"BASELITTLE", base}, {"TABLE", table},
 				     {"BLOCK", block_text},
 				     {"RESERVATIONS", tmppath("reservations")},
+				     {"DYNAMIC", dynamic},   {"FIXED", fixed}, {"CHILD", child},
 				     {"KEY", make_key()},    {"VOLUME", volume}, {0}};
 
 	snprintf(size, sizeof(size), "%" PRIu64, SIZE);
@@ -242,6 +285,7 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	now.contract.spec = now.spec;
 	now.contract.block_size = block;
 	now.contract.may_tear = strstr(pattern, "file:") || strstr(pattern, "vhd:");
+	now.contract.may_tear = strstr(pattern, "file:") || strstr(pattern, "vhdx:");
 	now.contract.resize_step = resize_step_of(pattern);
 	snprintf(name, sizeof(name), "%s (%" PRIu32 ")", pattern, block);
 	tap_run(name, run_contract);
@@ -260,6 +304,10 @@ static const char *const leaves[] = {
 	"mmap:FILE;block=BLOCK",
 	"sql:DATABASE",
 	"sql:DATABASE;ro",
+	"vhdx:DYNAMIC",
+	"vhdx:DYNAMIC;ro",
+	"vhdx:FIXED",
+	"vhdx:CHILD",
 };
 
 static const char *const stacks[] = {
@@ -316,6 +364,11 @@ static const char *const stacks[] = {
 	"sqldiff:DATABASE:mem:3M;block=BLOCK",
 	"sqldiff:DATABASE:null:7M;block=BLOCK",
 	"memdiff:sql:DATABASE",
+	"memdiff:vhdx:CHILD",
+	"layers:[vhdx:CHILD,file:FILE;block=BLOCK]",
+	"layers:[mem:;read_cache,vhdx:DYNAMIC]",
+	"slice:12288,3M:vhdx:DYNAMIC",
+	"crypt:xts-aes-256:KEY;holes=zero:vhdx:DYNAMIC",
 	"part:1:file:TABLE;block=BLOCK",
 	"part:2:file:TABLE;direct;block=BLOCK",
 	"ro:part:1:file:TABLE;block=BLOCK",
