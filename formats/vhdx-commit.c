@@ -262,7 +262,7 @@ static int log_and_apply(struct vhdx *x, const struct vhdx_logged *pages, uint32
 /* The next entry's worth of copies from *done on. */
 static int commit_some(struct vhdx *x, struct snapshot *s, size_t *done, const struct io *io)
 {
-	struct vhdx_logged pages[VHDX_ENTRY_PAGES];
+	struct vhdx_logged pages[VHDX_ENTRY_PAGES] = {0};
 	uint32_t n = 0;
 	int status = 0;
 
@@ -339,6 +339,78 @@ int vhdx_commit_pages(struct vhdx *x, const struct vhdx_logged *pages, uint32_t 
 
 	wait_mutex_lock(&c->lock);
 	status = commit(x, pages, count, io);
+	wait_mutex_unlock(&c->lock);
+	return status;
+}
+
+/* ------------------------------------------------------------------ moving the table */
+
+static int copy_table(struct vhdx *x, uint64_t to, uint64_t length, const struct io *io)
+{
+	uint64_t from = atomic_load(&x->bat_offset);
+	uint8_t *buffer = malloc(VHDX_MIB);
+	int status = buffer ? 0 : io_fail(io, -ENOMEM, "'%s': no memory", x->file->name);
+
+	for (uint64_t done = 0; done < length && !status; done += VHDX_MIB) {
+		status = container_read(x->file, buffer, VHDX_MIB, from + done, io);
+		if (!status)
+			status = container_write(x->file, buffer, VHDX_MIB, to + done, io);
+	}
+	free(buffer);
+	return status ? status : flush(x, io);
+}
+
+/* The list of regions is looked at without a lock, inside `grace`. */
+static int change_regions(struct vhdx *x, uint64_t offset, uint32_t length, const struct io *io)
+{
+	struct vhdx_region *old = atomic_load(&x->places), *list = calloc(x->regions.count, sizeof(*list));
+
+	if (!list)
+		return io_fail(io, -ENOMEM, "'%s': no memory", x->file->name);
+	memcpy(list, old, x->regions.count * sizeof(*list));
+	for (unsigned i = 0; i < x->regions.count; i++)
+		if (guid_equal(&list[i].id, &x->regions.bat.id)) {
+			list[i].offset = offset;
+			list[i].length = length;
+		}
+	atomic_store(&x->places, list);
+	grace_wait(&x->grace);
+	free(old);
+	x->regions.all = list;
+	x->regions.bat.offset = offset;
+	x->regions.bat.length = length;
+	return 0;
+}
+
+/* With the lock, and nobody loading pages: what is loaded from now on comes from the new place. */
+static int move_table(struct vhdx *x, uint64_t offset, uint32_t length, const struct vhdx_logged *pages, uint32_t count,
+		      const struct io *io)
+{
+	int status = copy_table(x, offset, x->regions.bat.length, io);
+
+	if (!status)
+		status = log_and_apply(x, pages, count, io);
+	if (status)
+		return status;
+	atomic_store(&x->bat_offset, offset);
+	status = change_regions(x, offset, length, io);
+	return status ? fail_for_good(x, status) : 0;
+}
+
+int vhdx_commit_move(struct vhdx *x, uint64_t offset, uint32_t length, const struct vhdx_logged *pages, uint32_t count,
+		     const struct io *io)
+{
+	struct vhdx_commit *c = &x->writer->commit;
+	int status;
+
+	wait_mutex_lock(&c->lock);
+	status = commit(x, NULL, 0, io);
+	for (unsigned i = VHDX_LOAD_LOCKS; i--;) /* of sector bitmaps first, as who loads them takes them */
+		wait_mutex_lock(&x->pages.load_locks[i]);
+	if (!status)
+		status = move_table(x, offset, length, pages, count, io);
+	for (unsigned i = 0; i < VHDX_LOAD_LOCKS; i++)
+		wait_mutex_unlock(&x->pages.load_locks[i]);
 	wait_mutex_unlock(&c->lock);
 	return status;
 }

@@ -58,6 +58,7 @@ struct vhdx {
 	bool has_overlay;       /* in memory: `file` is not the container that was given */
 	struct vhdx_headers headers;
 	struct vhdx_regions regions;
+	struct vhdx_region *_Atomic places; /* regions.all, for who looks without a lock, inside `grace` */
 	struct vhdx_metadata meta;
 	_Atomic uint64_t size;  /* of the disk, bytes */
 	_Atomic uint64_t bat_offset;
@@ -68,6 +69,9 @@ struct vhdx {
 	struct wait_rwlock block_locks[VHDX_BLOCK_LOCKS]; /* by block: exclusive to change its state; across I/O, before load_locks */
 	struct vhdx_writer *writer; /* NULL: read-only */
 };
+
+/* vhdx_layer_open(), read-only whatever the container is. */
+int vhdx_layer_open_as(struct container *c, bool read_only, struct layer **out, struct error *err);
 
 /* Undoes vhdx_layer_open(): nothing is written, and the container is the caller's again. */
 void vhdx_layer_release(struct layer *l);

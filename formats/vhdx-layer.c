@@ -9,6 +9,7 @@
  *   vhdx-map.c        where data lies: what everything else stands on
  *   vhdx-layer.c      opening, reading (this file); vhdx-chain.c: with parents; vhdx.c: as a kind of disk
  *   vhdx-write.c      writing, with its invariants; vhdx-space.c: space in the file; vhdx-commit.c: the log as a writer has it
+ *   vhdx-resize.c     another size; vhdx-create.c: new files
  *
  * A request looks up where its data lies inside x->grace and stays inside until it has read or written there: space that was freed is
  * given to another block only when all are out who may have looked before. What it finds missing it loads from outside, and
@@ -190,6 +191,7 @@ static void fill_in(struct vhdx *x)
 	const struct vhdx_metadata *m = &x->meta;
 
 	atomic_init(&x->size, m->size);
+	atomic_init(&x->places, x->regions.all);
 	atomic_init(&x->bat_offset, x->regions.bat.offset);
 	x->log_offset = x->headers.current.log_offset;
 	x->log_length = x->headers.current.log_length;
@@ -201,7 +203,7 @@ static void fill_in(struct vhdx *x)
 		.physical_block_size = m->physical_sector,
 		.discard_granularity = m->has_parent ? m->block_size : 4096,
 		.discard = DISK_DISCARD_ZEROES,
-		.flags = DISK_FUA | DISK_FAST_ZERO | DISK_HAS_ID | (x->read_only ? DISK_READ_ONLY : 0),
+		.flags = DISK_FUA | DISK_FAST_ZERO | DISK_RESIZABLE | DISK_HAS_ID | (x->read_only ? DISK_READ_ONLY : 0),
 	};
 	memcpy(x->layer.info.id, &m->id, sizeof(m->id));
 }
@@ -217,7 +219,7 @@ static void drop(struct vhdx *x)
 	free(x);
 }
 
-int vhdx_layer_open(struct container *c, struct layer **out, struct error *err)
+int vhdx_layer_open_as(struct container *c, bool read_only, struct layer **out, struct error *err)
 {
 	struct vhdx *x = aligned_alloc(64, (sizeof(*x) + 63) & ~(size_t)63);
 	int status;
@@ -228,7 +230,7 @@ int vhdx_layer_open(struct container *c, struct layer **out, struct error *err)
 	x->layer.ops = &vhdx_ops;
 	x->layer.kind = "vhdx";
 	x->file = c;
-	x->read_only = c->read_only;
+	x->read_only = read_only;
 	status = load(x, err);
 	if (!status) {
 		fill_in(x);
@@ -240,6 +242,11 @@ int vhdx_layer_open(struct container *c, struct layer **out, struct error *err)
 	else
 		*out = &x->layer;
 	return status;
+}
+
+int vhdx_layer_open(struct container *c, struct layer **out, struct error *err)
+{
+	return vhdx_layer_open_as(c, c->read_only, out, err);
 }
 
 void vhdx_layer_release(struct layer *l)

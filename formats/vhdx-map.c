@@ -9,6 +9,7 @@
 
 const char *vhdx_range_fault(const struct vhdx *x, uint64_t offset, uint64_t length)
 {
+	const struct vhdx_region *places = atomic_load(&x->places);
 	uint64_t size = container_size(x->file);
 
 	if (offset < VHDX_MIB)
@@ -18,7 +19,7 @@ const char *vhdx_range_fault(const struct vhdx *x, uint64_t offset, uint64_t len
 	if (offset < x->log_offset + x->log_length && x->log_offset < offset + length)
 		return "lies in the log";
 	for (unsigned i = 0; i < x->regions.count; i++) {
-		const struct vhdx_region *r = &x->regions.all[i];
+		const struct vhdx_region *r = &places[i];
 		if (offset < r->offset + r->length && r->offset < offset + length)
 			return "lies in a region";
 	}

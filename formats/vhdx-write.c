@@ -17,10 +17,10 @@
  *
  * Invariants. They hold whatever part of what was not flushed a power cut leaves, in any order.
  *
- *   1  Before anything else is written in a session the header has new GUIDs, durably.           begin()
+ *   1  Before anything else is written in a session the header has new GUIDs, durably.           vhdx_begin()
  *   2  A header names a log only when an entry of it is durable.                                 vhdx-commit.c, begin_log()
  *   3  The table never points at space that may show another block's old bytes: such space is zeroed or overwritten, and
- *      flushed, before the entry that points there is logged.                                     publish(), flush_first
+ *      flushed, before the entry that points there is logged.                                     vhdx_publish(), flush_first
  *   4  The entry of a partial block is never durable before its sector bitmap block, whose space was zeroed, and before all of
  *      the block's bits are as they are to be.                                                    make_bitmap(), set_all_bits()
  *   5  A bit is never durable before the sector it tells of; nor is an entry that hides the parent before the data that does. flush_first
@@ -59,7 +59,7 @@ static int begin_session(struct vhdx *x, const struct io *io)
 }
 
 /* What every change begins with. */
-static int begin(struct vhdx *x, const struct io *io)
+int vhdx_begin(struct vhdx *x, const struct io *io)
 {
 	struct vhdx_writer *w = x->writer;
 	int status;
@@ -123,8 +123,7 @@ static int change_word(struct vhdx *x, const struct change *c, uint64_t *number,
 	return status;
 }
 
-/* The entry at `index` of the table becomes `entry`. */
-static int publish(struct vhdx *x, uint64_t index, uint64_t entry, bool flush_first, uint64_t *number, const struct io *io)
+int vhdx_publish(struct vhdx *x, uint64_t index, uint64_t entry, bool flush_first, uint64_t *number, const struct io *io)
 {
 	struct change c = {vhdx_index_page(index), vhdx_index_word(index), entry, ~UINT64_C(0), flush_first};
 
@@ -133,7 +132,7 @@ static int publish(struct vhdx *x, uint64_t index, uint64_t entry, bool flush_fi
 
 static int publish_block(struct vhdx *x, uint64_t block, uint64_t entry, bool flush_first, uint64_t *number, const struct io *io)
 {
-	return publish(x, vhdx_payload_index(block, x->ratio_shift), entry, flush_first, number, io);
+	return vhdx_publish(x, vhdx_payload_index(block, x->ratio_shift), entry, flush_first, number, io);
 }
 
 static uint64_t mask(unsigned from, uint64_t count)
@@ -191,8 +190,7 @@ static int load_entry(struct vhdx *x, uint64_t block, uint64_t *entry, const str
 	}
 }
 
-/* The word of the table at `index`. */
-static int load_index(struct vhdx *x, uint64_t index, uint64_t *entry, const struct io *io)
+int vhdx_load_index(struct vhdx *x, uint64_t index, uint64_t *entry, const struct io *io)
 {
 	for (;;) {
 		_Atomic uint32_t *place = grace_enter(&x->grace);
@@ -222,6 +220,7 @@ struct piece {
 	bool below_zero;     /* of zeroes: so it is below */
 	bool unmap;
 	bool hint;           /* a discard: nothing need be done */
+	bool beyond;         /* behind the end of the disk, which is about to grow */
 	const struct io *io;
 };
 
@@ -285,7 +284,7 @@ static int make_bitmap(const struct piece *p, uint64_t index)
 	if (kind == VHDX_SPACE_STALE)
 		status = x->file->ops->zero(x->file, offset, VHDX_MIB, false, p->io);
 	if (!status)
-		status = publish(x, index, offset | VHDX_FULL, kind != VHDX_SPACE_FRESH, &number, p->io);
+		status = vhdx_publish(x, index, offset | VHDX_FULL, kind != VHDX_SPACE_FRESH, &number, p->io);
 	if (status)
 		vhdx_space_return(x, offset, VHDX_MIB);
 	return status;
@@ -297,7 +296,7 @@ static int need_bitmap(const struct piece *p)
 	int status;
 
 	wait_mutex_lock(&p->x->writer->bitmaps);
-	status = load_index(p->x, index, &entry, p->io);
+	status = vhdx_load_index(p->x, index, &entry, p->io);
 	if (!status && VHDX_STATE(entry) != VHDX_FULL && VHDX_STATE(entry) != VHDX_PARTIAL)
 		status = make_bitmap(p, index);
 	wait_mutex_unlock(&p->x->writer->bitmaps);
@@ -382,7 +381,7 @@ static int change_piece(struct piece *p)
 
 	if (status)
 		return status;
-	if ((p->block << p->x->block_shift) + p->within + p->length > atomic_load(&p->x->size))
+	if (!p->beyond && (p->block << p->x->block_shift) + p->within + p->length > atomic_load(&p->x->size))
 		return fail_range(p->x, p->io);
 	if (is_here(p) && p->v)
 		return write_here(p);
@@ -494,7 +493,7 @@ static int write_block(struct vhdx *x, const struct vec *v, uint64_t offset, uin
 int vhdx_write(struct layer *l, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct vhdx *x = vhdx_of(l);
-	int status = begin(x, io);
+	int status = vhdx_begin(x, io);
 	bool durable;
 
 	if (status)
@@ -513,7 +512,7 @@ int vhdx_write(struct layer *l, const struct vec *v, uint64_t offset, const stru
 
 static int clear(struct vhdx *x, uint64_t offset, uint64_t length, const struct piece *how)
 {
-	int status = begin(x, how->io);
+	int status = vhdx_begin(x, how->io);
 
 	for (uint64_t at = offset, end = offset + length; at < end && !status;) {
 		struct piece p = *how;
@@ -541,17 +540,25 @@ int vhdx_discard(struct layer *l, uint64_t offset, uint64_t length, bool below_z
 	return clear(vhdx_of(l), offset, length, &how);
 }
 
+int vhdx_zero_beyond(struct vhdx *x, uint64_t offset, uint64_t length, const struct io *io)
+{
+	struct piece p = {
+		.x = x,
+		.block = offset >> x->block_shift,
+		.within = offset & (x->meta.block_size - 1),
+		.length = length,
+		.beyond = true,
+		.io = io,
+	};
+
+	return change_block(&p);
+}
+
 int vhdx_flush(struct layer *l, const struct io *io)
 {
 	struct vhdx *x = vhdx_of(l);
 
 	return x->writer && atomic_load(&x->writer->begun) ? vhdx_commit_flush(x, io) : 0;
-}
-
-int vhdx_layer_resize(struct layer *l, uint64_t size, const struct io *io)
-{
-	(void)size;
-	return io_fail(io, -EOPNOTSUPP, "'%s': a VHDX disk cannot change its size", vhdx_of(l)->file->name);
 }
 
 /* ------------------------------------------------------------------ life */

@@ -113,8 +113,27 @@ int vhdx_commit_flush(struct vhdx *x, const struct io *io);
  */
 int vhdx_commit_pages(struct vhdx *x, const struct vhdx_logged *pages, uint32_t count, const struct io *io);
 
+/*
+ * Moves the table to `offset`, where there are `length` bytes that read as zero, in one step with `count` pages of metadata that
+ * say so. The space it leaves is not used again while the file is open.
+ */
+int vhdx_commit_move(struct vhdx *x, uint64_t offset, uint32_t length, const struct vhdx_logged *pages, uint32_t count,
+		     const struct io *io);
+
 /* Empties the log. */
 int vhdx_commit_end(struct vhdx *x, const struct io *io);
+
+/* ------------------------------------------------------------------ vhdx-write.c */
+
+/* What every change begins with: in a session's first one the header is written. */
+int vhdx_begin(struct vhdx *x, const struct io *io);
+
+/* The entry at `index` of the table; and it becomes `entry`, by the change *number. */
+int vhdx_load_index(struct vhdx *x, uint64_t index, uint64_t *entry, const struct io *io);
+int vhdx_publish(struct vhdx *x, uint64_t index, uint64_t entry, bool flush_first, uint64_t *number, const struct io *io);
+
+/* Zeroes, in the block where the disk ends, what lies behind its end. */
+int vhdx_zero_beyond(struct vhdx *x, uint64_t offset, uint64_t length, const struct io *io);
 
 /* -EIO when something failed after which nothing may be written any more. */
 static inline int vhdx_check_failed(struct vhdx *x, const struct io *io)

@@ -3,6 +3,8 @@
 #ifndef PLATTER_FORMATS_VHDX_H
 #define PLATTER_FORMATS_VHDX_H
 
+#include <jansson.h>
+
 #include "formats/container.h"
 #include "formats/guid.h"
 #include "formats/parent.h"
@@ -66,5 +68,23 @@ int vhdx_create(struct container *c, const struct vhdx_create_options *o, struct
  * the parent are written down, relative and absolute. `block_size` as above. On failure there is no file.
  */
 int vhdx_create_child(const char *path, const char *parent, uint32_t block_size, struct error *err);
+
+/* ------------------------------------------------------------------ looking for damage */
+
+struct vhdx_findings {
+	json_t *list;       /* owned: {"what", "problem", "repair"}: where, what is wrong, what repairing does or did; null: it cannot be */
+	json_t *summary;    /* owned: blocks of each state, bytes in use, bytes that nothing uses */
+	unsigned errors;    /* findings that make the file, or a part of it, unusable to some reader */
+	unsigned repaired;  /* ... that were mended, or would be */
+};
+
+/*
+ * Looks at every structure of the file: headers, log, region tables, metadata, each entry of the table, sector bitmaps. The log is replayed in
+ * memory first. `repair`: mends what can be without guessing, durably and so that a power cut leaves it mended or not; the container is
+ * writable then. What is mended never held data that could still be read. 0 when the check could be carried
+ * out, whatever it found.
+ */
+int vhdx_check(struct container *c, bool repair, struct vhdx_findings *out, struct error *err);
+void vhdx_findings_free(struct vhdx_findings *f);
 
 #endif

@@ -59,8 +59,103 @@ static void test_what_is_written_is_read(void)
 	CHECK_EQ(disk_close(d, NULL), 0);
 }
 
+/* ------------------------------------------------------------------ another size */
+
+static void put(struct disk *d, uint64_t offset, int byte, size_t length)
+{
+	char *data = malloc(length);
+
+	memset(data, byte, length);
+	CHECK_EQ(disk_write(d, &VEC_FLAT(data, length), offset, &io_plain), 0);
+	free(data);
+}
+
+/* All of the range is that byte. */
+static bool holds(struct disk *d, uint64_t offset, int byte, size_t length)
+{
+	unsigned char *data = malloc(length);
+	bool good = !disk_read(d, &VEC_FLAT(data, length), offset, &io_plain);
+
+	for (size_t i = 0; i < length && good; i++)
+		good = data[i] == byte;
+	free(data);
+	return good;
+}
+
+static void test_growing_shows_zeroes(void)
+{
+	struct recorder *r = lab_create(&(struct vhdx_create_options){.size = 3 * MIB + 512, .block_size = MIB});
+	struct disk *d = lab_open(recorder_container(r), "new");
+
+	REQUIRE(d != NULL);
+	put(d, 3 * MIB, 'x', 512);
+	put(d, 2 * MIB, 'y', MIB);
+	CHECK_EQ(disk_resize(d, 2 * MIB + 512, &io_plain), 0);
+	CHECK_EQ(disk_resize(d, 9 * MIB, &io_plain), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		CHECK_EQ(disk_size(d), 9 * MIB);
+		CHECK(holds(d, 2 * MIB, 'y', 512));
+		CHECK(holds(d, 2 * MIB + 512, 0, 7 * MIB - 512));
+		d = reopen(d, &r);
+		REQUIRE(d != NULL);
+	}
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
+/* 131072 entries go into the MiB that there is: 127 GiB and more need another one. */
+static void test_a_table_moves_when_it_is_too_short(void)
+{
+	struct recorder *r = lab_create(&(struct vhdx_create_options){.size = 100 * MIB, .block_size = MIB});
+	struct disk *d = lab_open(recorder_container(r), "new");
+	uint64_t size = UINT64_C(300) << 30;
+
+	REQUIRE(d != NULL);
+	put(d, 99 * MIB, 'a', 4096);
+	CHECK_EQ(disk_resize(d, size, &io_plain), 0);
+	put(d, size - 4096, 'b', 4096);
+	put(d, 5 * MIB, 'c', 4096);
+	for (unsigned i = 0; i < 3; i++) {
+		CHECK_EQ(disk_size(d), size);
+		CHECK(holds(d, 99 * MIB, 'a', 4096));
+		CHECK(holds(d, size - 4096, 'b', 4096));
+		CHECK(holds(d, 5 * MIB, 'c', 4096));
+		CHECK(holds(d, size / 2, 0, 4096));
+		d = reopen(d, &r);
+		REQUIRE(d != NULL);
+	}
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
+/* What was cut off does not come from the parent, nor from before, when a child grows again, not even after it was opened anew. */
+static void test_a_child_grows_with_zeroes(void)
+{
+	struct vhdx_create_options o = {
+		.size = 6 * MIB, .block_size = 2 * MIB, .has_parent = true, .parent_relative = ".\\p.vhdx"};
+	struct recorder *r = lab_create(&o);
+	struct container *c = recorder_container(r);
+	CLEANUP_ERROR struct error err = {0};
+	struct layer_run run;
+	struct layer *l;
+
+	REQUIRE(vhdx_layer_open(c, &l, &err) == 0);
+	CHECK_EQ(l->ops->resize(l, 3 * MIB, &io_plain), 0);
+	CHECK_EQ(l->ops->resize(l, 20 * MIB, &io_plain), 0);
+	CHECK_EQ(l->ops->map(l, 2 * MIB, MIB, &run, &io_plain), 0);
+	CHECK_EQ(run.presence, LAYER_ABSENT);
+	CHECK_EQ(run.length, MIB);
+	CHECK_EQ(l->ops->map(l, 3 * MIB, MIB, &run, &io_plain), 0);
+	CHECK_EQ(run.presence, LAYER_DATA); /* zeroes */
+	CHECK_EQ(l->ops->map(l, 4 * MIB, 16 * MIB, &run, &io_plain), 0);
+	CHECK_EQ(run.presence, LAYER_ZERO);
+	CHECK_EQ(run.length, 16 * MIB);
+	CHECK_EQ(l->ops->close(l, false, &err), 0);
+}
+
 int main(void)
 {
+	TAP_RUN(test_growing_shows_zeroes);
+	TAP_RUN(test_a_table_moves_when_it_is_too_short);
+	TAP_RUN(test_a_child_grows_with_zeroes);
 	TAP_RUN(test_checksum);
 	TAP_RUN(test_guid_texts);
 	TAP_RUN(test_what_is_written_is_read);

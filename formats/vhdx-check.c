@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Looking for damage in a VHDX file, and mending it
+ *
+ * What is mended without guessing:
+ *
+ *   the log                     replayed
+ *   a header that is not valid  written anew from the one that is
+ *   a region table, the same    or when both are valid and differ: from the first, which readers use
+ *   an entry of the table       a state that does not go with the kind of disk, an offset where there must be none, reserved bits: the
+ *                               rest of the entry stays. One that points where nothing can be becomes "not present"
+ *   the end of the file         whole MiB
+ *
+ * Not mended, since it means to choose what is lost: two entries that point at the same space, a log that cannot be replayed, metadata.
+ * Entries go through the log, as all changes do.
+ */
+#include "formats/vhdx.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/endian.h"
+#include "formats/vhdx-file.h"
+#include "formats/vhdx-log.h"
+
+#define SCAN_BYTES (1u << 20)
+#define MOST_FINDINGS 1000u /* that are told one by one */
+#define ENTRY_PAGES 80u     /* fit in a log of 1 MiB */
+
+struct checking {
+	struct container *c;
+	bool repair;
+	struct vhdx_findings *out;
+	struct vhdx *x;
+	uint8_t *used;          /* a bit for each MiB */
+	uint64_t mib;
+	uint64_t states[8];
+	uint64_t bitmaps;
+	uint64_t used_mib;
+	uint8_t *mended;        /* pages of the table to be written, with their numbers */
+	uint64_t *numbers;
+	size_t nr_mended, room;
+};
+
+/* ------------------------------------------------------------------ telling */
+
+__attribute__((format(printf, 4, 5))) static void tell(struct checking *k, const char *what, const char *repair, const char *format,
+						       ...)
+{
+	char problem[300];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(problem, sizeof(problem), format, args);
+	va_end(args);
+	k->out->errors++;
+	k->out->repaired += repair != NULL;
+	if (json_array_size(k->out->list) < MOST_FINDINGS)
+		json_array_append_new(k->out->list, json_pack("{s:s, s:s, s:s?}", "what", what, "problem", problem, "repair", repair));
+}
+
+/* ------------------------------------------------------------------ headers and log */
+
+static void check_headers(struct checking *k, const struct vhdx_headers *h)
+{
+	for (unsigned i = 0; i < 2; i++)
+		if (!h->valid[i])
+			tell(k, i ? "header at 128 KiB" : "header at 64 KiB", "written anew from the other one", "not valid: %s", h->why[i]);
+}
+
+/* The damaged copy becomes the current one, with the content of the other. */
+static int mend_headers(struct checking *k, struct vhdx_headers *h, struct error *err)
+{
+	struct vhdx_header next = h->current;
+	struct failure why = {0};
+	int status;
+
+	if ((h->valid[0] && h->valid[1]) || !k->repair)
+		return 0;
+	status = vhdx_header_store(k->c, h, &next, &(struct io){.failure = &why});
+	return status ? error_set(err, status, "%s", why.text) : container_sync(k->c, err);
+}
+
+static int check_log(struct checking *k, struct vhdx_headers *h, struct error *err)
+{
+	struct vhdx_log log;
+	int status;
+
+	if (guid_is_null(&h->current.log))
+		return 0;
+	status = vhdx_log_load(k->c, &h->current, &log, err);
+	if (status)
+		return status;
+	tell(k, "log", "replayed", "%" PRIu32 " entries are not in their places yet: the file was not closed", log.count);
+	if (k->repair)
+		status = vhdx_log_replay(&log, h, err);
+	vhdx_log_free(&log);
+	return status;
+}
+
+/* ------------------------------------------------------------------ region tables */
+
+static int mend_table(struct checking *k, unsigned copy, struct error *err)
+{
+	uint8_t *table = malloc(VHDX_TABLE_BYTES);
+	int status = table ? container_load(k->c, table, VHDX_TABLE_BYTES, VHDX_TABLE_OFFSET(!copy), err)
+			   : error_set(err, -ENOMEM, "no memory");
+
+	if (!status)
+		status = container_store(k->c, table, VHDX_TABLE_BYTES, VHDX_TABLE_OFFSET(copy), err);
+	free(table);
+	return status ? status : container_sync(k->c, err);
+}
+
+static int check_tables(struct checking *k, const struct vhdx_regions *r, struct error *err)
+{
+	int status = 0;
+
+	for (unsigned i = 0; i < 2 && !status; i++) {
+		if (r->valid[i] && !(i && r->differ))
+			continue;
+		tell(k, i ? "region table at 256 KiB" : "region table at 192 KiB", "written anew from the other one", "%s%s",
+		     r->valid[i] ? "is not the same as the first" : "not valid: ", r->valid[i] ? "" : r->why[i]);
+		if (k->repair)
+			status = mend_table(k, i, err);
+	}
+	return status;
+}
+
+/* ------------------------------------------------------------------ space */
+
+/* False where a part of it is in use already. */
+static bool use(struct checking *k, uint64_t offset, uint64_t length)
+{
+	uint64_t end = (offset + length + VHDX_MIB - 1) / VHDX_MIB;
+	bool good = true;
+
+	for (uint64_t i = offset / VHDX_MIB; i < end && i < k->mib; i++) {
+		if (k->used[i / 8] >> i % 8 & 1)
+			good = false;
+		else
+			k->used_mib++;
+		k->used[i / 8] |= (uint8_t)(1u << i % 8);
+	}
+	return good;
+}
+
+static int begin_space(struct checking *k, struct error *err)
+{
+	const struct vhdx *x = k->x;
+
+	k->mib = container_size(x->file) / VHDX_MIB + x->meta.block_size / VHDX_MIB + 2;
+	k->used = calloc(1, k->mib / 8 + 1);
+	if (!k->used)
+		return error_set(err, -ENOMEM, "no memory");
+	use(k, 0, VHDX_MIB);
+	use(k, x->log_offset, x->log_length);
+	for (unsigned i = 0; i < x->regions.count; i++)
+		use(k, x->regions.all[i].offset, x->regions.all[i].length);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ the table */
+
+/* An entry that is looked at. */
+struct entry {
+	uint64_t index, block; /* of a sector bitmap block: its chunk */
+	bool is_bitmap;
+	uint64_t value, mended;
+};
+
+static bool points(uint64_t value)
+{
+	return VHDX_STATE(value) == VHDX_FULL || VHDX_STATE(value) == VHDX_PARTIAL;
+}
+
+static void tell_entry(struct checking *k, const struct entry *e, const char *repair, const char *why)
+{
+	char what[80];
+
+	snprintf(what, sizeof(what), "%s %" PRIu64, e->is_bitmap ? "sector bitmap of chunk" : "entry of block", e->block);
+	tell(k, what, repair, "%#018" PRIx64 " %s", e->value, why);
+}
+
+/* What can be mended of the entry alone. */
+static void check_form(struct checking *k, struct entry *e)
+{
+	const struct vhdx *x = k->x;
+
+	if (VHDX_RESERVED(e->mended)) {
+		tell_entry(k, e, "they are cleared", "has reserved bits set");
+		e->mended &= ~VHDX_RESERVED(e->mended);
+	}
+	if (!e->is_bitmap && VHDX_STATE(e->mended) == 4) {
+		tell_entry(k, e, "it becomes \"not present\"", "has a state that is not known");
+		e->mended = 0;
+	}
+	if (!e->is_bitmap && VHDX_STATE(e->mended) == VHDX_PARTIAL && !x->meta.has_parent) {
+		tell_entry(k, e, "it becomes fully present", "is partially present, on a disk without a parent");
+		e->mended = VHDX_OFFSET(e->mended) | VHDX_FULL;
+	}
+	if (!e->is_bitmap && !points(e->mended) && VHDX_OFFSET(e->mended) &&
+	    (VHDX_STATE(e->mended) == VHDX_NOT_PRESENT || VHDX_STATE(e->mended) == VHDX_ZERO)) {
+		tell_entry(k, e, "the offset is cleared", "has an offset, which in this state must be 0");
+		e->mended = VHDX_STATE(e->mended);
+	}
+}
+
+static const char *fault_of(struct checking *k, const struct entry *e)
+{
+	return e->is_bitmap ? vhdx_bitmap_fault(k->x, e->mended) : vhdx_entry_fault(k->x, e->block, e->mended);
+}
+
+static void check_place(struct checking *k, struct entry *e)
+{
+	const char *why;
+
+	if (!points(e->mended))
+		return;
+	why = fault_of(k, e);
+	if (why) {
+		tell_entry(k, e, e->is_bitmap ? NULL : "it becomes \"not present\"", why);
+		if (!e->is_bitmap)
+			e->mended = 0;
+	} else if (!use(k, VHDX_OFFSET(e->mended), e->is_bitmap ? VHDX_MIB : k->x->meta.block_size)) {
+		tell_entry(k, e, NULL, "points at what something else has");
+	}
+}
+
+/* A partial block needs the sector bitmap of its chunk. */
+static void check_bitmap(struct checking *k, const struct entry *e)
+{
+	uint64_t index = vhdx_bitmap_index(e->block >> k->x->ratio_shift, k->x->ratio_shift), value;
+	uint8_t raw[8];
+
+	if (e->is_bitmap || VHDX_STATE(e->mended) != VHDX_PARTIAL)
+		return;
+	if (container_load(k->x->file, raw, 8, atomic_load(&k->x->bat_offset) + index * 8, NULL))
+		return;
+	value = le64_get(raw);
+	if (!points(value))
+		tell_entry(k, e, NULL, "is partially present, but its chunk has no sector bitmap");
+}
+
+static bool is_looked_at(const struct checking *k, const struct entry *e)
+{
+	if (e->is_bitmap)
+		return k->x->meta.has_parent;
+	return e->block < vhdx_blocks(k->x->meta.size, k->x->meta.block_size);
+}
+
+/* True when the entry is to be another one. */
+static bool check_entry(struct checking *k, struct entry *e)
+{
+	uint64_t ratio = UINT64_C(1) << k->x->ratio_shift;
+
+	e->is_bitmap = e->index % (ratio + 1) == ratio;
+	e->block = e->is_bitmap ? e->index / (ratio + 1) : e->index - e->index / (ratio + 1);
+	e->mended = e->value;
+	if (!is_looked_at(k, e))
+		return false;
+	check_form(k, e);
+	check_place(k, e);
+	check_bitmap(k, e);
+	if (e->is_bitmap)
+		k->bitmaps += points(e->mended);
+	else
+		k->states[VHDX_STATE(e->mended)]++;
+	return e->mended != e->value;
+}
+
+/* ------------------------------------------------------------------ mending the table */
+
+static int keep_page(struct checking *k, uint64_t number, const uint8_t *page, struct error *err)
+{
+	if (k->nr_mended == k->room) {
+		size_t room = k->room ? 2 * k->room : 16;
+		uint8_t *pages = reallocarray(k->mended, room, VHDX_PAGE);
+		uint64_t *numbers;
+		if (pages)
+			k->mended = pages;
+		numbers = pages ? reallocarray(k->numbers, room, sizeof(*numbers)) : NULL;
+		if (!numbers)
+			return error_set(err, -ENOMEM, "no memory");
+		k->numbers = numbers;
+		k->room = room;
+	}
+	memcpy(k->mended + k->nr_mended * VHDX_PAGE, page, VHDX_PAGE);
+	k->numbers[k->nr_mended++] = number;
+	return 0;
+}
+
+static int check_page(struct checking *k, uint64_t number, uint8_t *page, struct error *err)
+{
+	bool changed = false;
+
+	for (unsigned i = 0; i < VHDX_WORDS; i++) {
+		struct entry e = {.index = number * VHDX_WORDS + i, .value = le64_get(page + 8 * i)};
+		if (!check_entry(k, &e))
+			continue;
+		le64_put(page + 8 * i, e.mended);
+		changed = true;
+	}
+	return changed && k->repair ? keep_page(k, number, page, err) : 0;
+}
+
+static int check_entries(struct checking *k, struct error *err)
+{
+	uint64_t entries = vhdx_bat_entries(&k->x->meta, k->x->meta.size), pages = (entries + VHDX_WORDS - 1) / VHDX_WORDS;
+	uint8_t *buffer = malloc(SCAN_BYTES);
+	int status = buffer ? 0 : error_set(err, -ENOMEM, "no memory");
+
+	for (uint64_t n = 0; n < pages && !status;) {
+		uint64_t most = pages - n < SCAN_BYTES / VHDX_PAGE ? pages - n : SCAN_BYTES / VHDX_PAGE;
+		status = container_load(k->x->file, buffer, most * VHDX_PAGE, atomic_load(&k->x->bat_offset) + n * VHDX_PAGE, err);
+		for (uint64_t i = 0; i < most && !status; i++)
+			status = check_page(k, n + i, buffer + i * VHDX_PAGE, err);
+		n += most;
+	}
+	free(buffer);
+	return status;
+}
+
+/* One entry of the log with some of the pages; then it is replayed, as if somebody had been interrupted. */
+static int mend_some(struct checking *k, size_t first, uint32_t count, struct error *err)
+{
+	struct vhdx_headers h = k->x->headers;
+	struct vhdx_logged pages[ENTRY_PAGES];
+	struct vhdx_log_entry e = {.sequence = 1, .flushed_size = container_size(k->c) & ~(VHDX_MIB - 1)};
+	uint8_t *entry = malloc(vhdx_log_entry_size(count));
+	struct vhdx_header next = h.current;
+	struct failure why = {0};
+	struct vhdx_log log;
+	int status = entry && !guid_random(&next.log) ? 0 : error_set(err, -ENOMEM, "no memory");
+
+	e.last_size = (container_size(k->c) + VHDX_MIB - 1) & ~(VHDX_MIB - 1);
+	for (uint32_t i = 0; i < count; i++)
+		pages[i] = (struct vhdx_logged){atomic_load(&k->x->bat_offset) + k->numbers[first + i] * VHDX_PAGE,
+						k->mended + (first + i) * VHDX_PAGE};
+	if (!status) {
+		vhdx_log_encode(&e, &next.log, pages, count, entry);
+		status = container_store(k->c, entry, vhdx_log_entry_size(count), k->x->log_offset, err);
+	}
+	free(entry);
+	if (!status)
+		status = container_sync(k->c, err);
+	if (!status && vhdx_header_store(k->c, &h, &next, &(struct io){.failure = &why}))
+		status = error_set(err, -EIO, "%s", why.text);
+	if (!status)
+		status = container_sync(k->c, err);
+	if (!status)
+		status = vhdx_log_load(k->c, &h.current, &log, err);
+	if (status)
+		return status;
+	status = vhdx_log_replay(&log, &h, err);
+	vhdx_log_free(&log);
+	k->x->headers = h;
+	return status;
+}
+
+static int mend_entries(struct checking *k, struct error *err)
+{
+	int status = 0;
+
+	for (size_t i = 0; i < k->nr_mended && !status; i += ENTRY_PAGES)
+		status = mend_some(k, i, (uint32_t)(k->nr_mended - i < ENTRY_PAGES ? k->nr_mended - i : ENTRY_PAGES), err);
+	return status;
+}
+
+/* ------------------------------------------------------------------ all of it */
+
+static int check_end(struct checking *k, struct error *err)
+{
+	uint64_t size = container_size(k->x->file), whole = (size + VHDX_MIB - 1) & ~(VHDX_MIB - 1);
+
+	if (size == whole)
+		return 0;
+	tell(k, "end of the file", "it becomes longer", "%" PRIu64 " bytes are not whole MiB", size);
+	return k->repair ? container_set_size(k->c, whole, err) : 0;
+}
+
+static void summarize(struct checking *k)
+{
+	uint64_t all = container_size(k->x->file) / VHDX_MIB, unused = all > k->used_mib ? all - k->used_mib : 0;
+
+	k->out->summary = json_pack(
+		"{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "not_present", (json_int_t)k->states[VHDX_NOT_PRESENT], "undefined",
+		(json_int_t)k->states[VHDX_UNDEFINED], "zero", (json_int_t)k->states[VHDX_ZERO], "unmapped",
+		(json_int_t)(k->states[VHDX_UNMAPPED] + k->states[VHDX_UNMAPPED_095]), "full", (json_int_t)k->states[VHDX_FULL],
+		"partial", (json_int_t)k->states[VHDX_PARTIAL], "sector_bitmaps", (json_int_t)k->bitmaps, "used_bytes",
+		(json_int_t)(k->used_mib * VHDX_MIB), "unused_bytes", (json_int_t)(unused * VHDX_MIB));
+}
+
+static int check_layer(struct checking *k, struct error *err)
+{
+	int status = check_tables(k, &k->x->regions, err);
+
+	if (!status)
+		status = begin_space(k, err);
+	if (!status)
+		status = check_entries(k, err);
+	if (!status && k->repair)
+		status = mend_entries(k, err);
+	if (!status)
+		status = check_end(k, err);
+	if (!status)
+		summarize(k);
+	free(k->used);
+	free(k->mended);
+	free(k->numbers);
+	return status;
+}
+
+/* A file that cannot be opened at all has one finding: why not. */
+static int tell_unusable(struct checking *k, struct error *why)
+{
+	if (why->status == -EIO || why->status == -ENOMEM)
+		return why->status;
+	tell(k, "file", NULL, "%s", error_text(why));
+	return 0;
+}
+
+static int check_file(struct checking *k, struct error *why)
+{
+	struct vhdx_headers h;
+	struct layer *l;
+	int status = vhdx_headers_load(k->c, &h, why);
+
+	if (status)
+		return status;
+	check_headers(k, &h);
+	status = mend_headers(k, &h, why);
+	if (!status)
+		status = check_log(k, &h, why);
+	if (!status)
+		status = vhdx_layer_open_as(k->c, true, &l, why);
+	if (status)
+		return status;
+	k->x = vhdx_of(l);
+	status = check_layer(k, why);
+	vhdx_layer_release(l);
+	return status;
+}
+
+int vhdx_check(struct container *c, bool repair, struct vhdx_findings *out, struct error *err)
+{
+	CLEANUP_ERROR struct error why = {0};
+	struct checking k = {.c = c, .repair = repair, .out = out};
+	int status;
+
+	*out = (struct vhdx_findings){.list = json_array()};
+	if (repair && c->read_only)
+		return error_set(err, -EROFS, "'%s' is open for reading only", c->name);
+	status = check_file(&k, &why);
+	if (status)
+		status = tell_unusable(&k, &why);
+	if (status)
+		error_move(err, &why);
+	return status;
+}
+
+void vhdx_findings_free(struct vhdx_findings *f)
+{
+	json_decref(f->list);
+	json_decref(f->summary);
+	*f = (struct vhdx_findings){0};
+}
