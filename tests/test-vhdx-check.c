@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Damaged VHDX files: what is found, what is mended, what is refused. */
+#include "tests/vhdx-lab.h"
+
+#include <inttypes.h>
+
+#include "formats/crc32c.h"
+#include "formats/endian.h"
+#include "formats/vhdx-format.h"
+
+#define MIB (UINT64_C(1) << 20)
+#define TABLE (3 * MIB) /* where our own files have it */
+#define METADATA (2 * MIB)
+
+/* A file with some blocks, as it is after a flush: the log is not empty. */
+static struct recorder *finished(bool child)
+{
+	struct vhdx_create_options o = {.size = 64 * MIB, .block_size = MIB, .has_parent = child, .parent_relative = ".\\p.vhdx"};
+	struct recorder *r = lab_create(&o), *copy;
+	struct disk *d = lab_open(recorder_container(r), "new");
+	char *data = malloc(MIB);
+
+	memset(data, 'x', MIB);
+	for (unsigned i = 0; i < 8; i++)
+		CHECK_EQ(disk_write(d, &VEC_FLAT(data, 4096), i * 3 * MIB, &io_plain), 0);
+	CHECK_EQ(disk_flush(d, &io_plain), 0);
+	free(data);
+	copy = recorder_cut(r, recorder_calls(r), UNFLUSHED_ANY, 1);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	return copy;
+}
+
+static void poke(struct recorder *r, uint64_t offset, const void *data, size_t size)
+{
+	CHECK_EQ(container_write(recorder_container(r), data, size, offset, &io_plain), 0);
+}
+
+static void poke64(struct recorder *r, uint64_t offset, uint64_t n)
+{
+	uint8_t raw[8];
+
+	le64_put(raw, n);
+	poke(r, offset, raw, 8);
+}
+
+static uint64_t peek64(struct recorder *r, uint64_t offset)
+{
+	uint8_t raw[8];
+
+	CHECK_EQ(container_read(recorder_container(r), raw, 8, offset, &io_plain), 0);
+	return le64_get(raw);
+}
+
+/* Checks; the number of errors found. All that can be mended must be mended when that is asked for, and nothing be found after it. */
+static unsigned errors_of(struct recorder *r, bool repair, const char *text)
+{
+	CLEANUP_ERROR struct error err = {0};
+	struct vhdx_findings f;
+	unsigned errors;
+	char *dump;
+
+	if (!CHECK_EQ(vhdx_check(recorder_container(r), repair, &f, &err), 0))
+		tap_diag("%s", error_text(&err));
+	dump = json_dumps(f.list, 0);
+	if (text && !CHECK(strstr(dump, text) != NULL))
+		tap_diag("%s", dump);
+	else if (!text && f.errors)
+		tap_diag("%s", dump);
+	errors = f.errors;
+	free(dump);
+	vhdx_findings_free(&f);
+	return errors;
+}
+
+static void check_mended(struct recorder *r, const char *text)
+{
+	unsigned calls;
+
+	recorder_begin(r);
+	CHECK(errors_of(r, false, text) > 0);
+	calls = recorder_calls(r);
+	CHECK_EQ(calls, 0); /* a dry run changes nothing */
+	CHECK(errors_of(r, true, text) > 0);
+	CHECK_EQ(errors_of(r, false, NULL), 0);
+	container_close(recorder_container(r), false, NULL);
+}
+
+static void check_told(struct recorder *r, const char *text)
+{
+	CHECK(errors_of(r, false, text) > 0);
+	CHECK(errors_of(r, true, text) > 0);
+	CHECK(errors_of(r, false, text) > 0);
+	container_close(recorder_container(r), false, NULL);
+}
+
+/* ------------------------------------------------------------------ */
+
+static struct recorder *replayed(bool child)
+{
+	struct recorder *r = finished(child);
+
+	errors_of(r, true, "not closed");
+	return r;
+}
+
+static void test_a_good_file_has_no_errors(void)
+{
+	struct recorder *r = replayed(false);
+
+	CHECK_EQ(errors_of(r, false, NULL), 0);
+	container_close(recorder_container(r), false, NULL);
+	r = replayed(true);
+	CHECK_EQ(errors_of(r, false, NULL), 0);
+	container_close(recorder_container(r), false, NULL);
+}
+
+static void test_a_log_is_replayed(void)
+{
+	check_mended(finished(false), "entries are not in their places");
+	check_mended(finished(true), "entries are not in their places");
+}
+
+static void test_headers(void)
+{
+	for (unsigned slot = 0; slot < 2; slot++) {
+		struct recorder *r = replayed(false);
+		poke64(r, VHDX_HEADER_OFFSET(slot) + 100, 1);
+		check_mended(r, "checksum");
+	}
+}
+
+static void test_region_tables(void)
+{
+	for (unsigned copy = 0; copy < 2; copy++) {
+		struct recorder *r = replayed(false);
+		poke64(r, VHDX_TABLE_OFFSET(copy) + 1000, 1);
+		check_mended(r, "checksum");
+	}
+}
+
+static void test_entries(void)
+{
+	static const struct {
+		uint64_t value;
+		const char *text;
+	} bad[] = {
+		{4, "state that is not known"},      {6, "lies in the first MiB"},
+		{(UINT64_C(1) << 40) | 6, "ends behind the end of the file"},
+		{MIB | 6, "lies in the log"},        {METADATA | 6, "lies in a region"},
+		{MIB * 5 | 2, "must be 0"},          {MIB * 5 | 0, "must be 0"},
+		{8, "reserved bits"},
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		struct recorder *r = replayed(false);
+		poke64(r, TABLE + 8 * 40, bad[i].value);
+		check_mended(r, bad[i].text);
+	}
+}
+
+static void test_partial_without_a_parent(void)
+{
+	struct recorder *r = replayed(false);
+
+	poke64(r, TABLE, peek64(r, TABLE) | 7);
+	check_mended(r, "without a parent");
+}
+
+static void test_space_of_two(void)
+{
+	struct recorder *r = replayed(false);
+
+	poke64(r, TABLE + 8 * 50, peek64(r, TABLE));
+	check_told(r, "something else has");
+}
+
+static void test_a_bitmap_that_is_missing(void)
+{
+	struct recorder *r = replayed(true);
+
+	poke64(r, TABLE + 8 * 4096, 0); /* R is 4096 for sectors of 512 and blocks of 1 MiB */
+	check_told(r, "no sector bitmap");
+}
+
+static void test_an_end_within_a_mib(void)
+{
+	struct recorder *r = replayed(false);
+
+	CHECK_EQ(container_set_size(recorder_container(r), container_size(recorder_container(r)) + 512, NULL), 0);
+	check_mended(r, "not whole MiB");
+}
+
+static void test_what_cannot_be_opened_is_told(void)
+{
+	struct recorder *r = replayed(false);
+
+	poke64(r, METADATA, 0);
+	check_told(r, "has no signature");
+	r = finished(false);
+	for (uint64_t at = MIB; at < 2 * MIB; at += 4096)
+		poke64(r, at, 0);
+	check_told(r, "there is no entry of it");
+}
+
+/* A file with a wrong table can be read where it is right, and is not written to. */
+static void test_nothing_is_written_to_a_damaged_file(void)
+{
+	struct recorder *r = replayed(false);
+	struct failure why = {0};
+	char data[4096] = "y";
+	struct disk *d;
+
+	poke64(r, TABLE + 8 * 40, MIB | 6);
+	recorder_begin(r);
+	d = lab_open(recorder_container(r), "damaged");
+	REQUIRE(d != NULL);
+	CHECK_EQ(disk_read(d, &VEC_FLAT(data, 4096), 0, &io_plain), 0);
+	CHECK_EQ(data[0], 'x');
+	CHECK_EQ(disk_read(d, &VEC_FLAT(data, 4096), 40 * MIB, &(struct io){.failure = &why}), -EIO);
+	CHECK(strstr(why.text, "block 40") != NULL);
+	why = (struct failure){0};
+	CHECK_EQ(disk_write(d, &VEC_FLAT(data, 4096), 0, &(struct io){.failure = &why}), -EIO);
+	CHECK(strstr(why.text, "nothing is written") != NULL);
+	CHECK_EQ(recorder_calls(r), 0);
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
+int main(void)
+{
+	TAP_RUN(test_a_good_file_has_no_errors);
+	TAP_RUN(test_a_log_is_replayed);
+	TAP_RUN(test_headers);
+	TAP_RUN(test_region_tables);
+	TAP_RUN(test_entries);
+	TAP_RUN(test_partial_without_a_parent);
+	TAP_RUN(test_space_of_two);
+	TAP_RUN(test_a_bitmap_that_is_missing);
+	TAP_RUN(test_an_end_within_a_mib);
+	TAP_RUN(test_what_cannot_be_opened_is_told);
+	TAP_RUN(test_nothing_is_written_to_a_damaged_file);
+	return TAP_DONE();
+}
