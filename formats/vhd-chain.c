@@ -83,7 +83,7 @@ static int check_id(const struct links *s, const struct vhd *child, const struct
 	print_id(child->header.parent_id, wanted);
 	print_id(parent->footer.id, found);
 	error_set(err, -ESTALE, "its id is %s, the child was made over %s", found, wanted);
-	error_hint(err, "ignore_change takes it all the same");
+	error_hint(err, "ignore-change takes it all the same");
 	return -ESTALE;
 }
 
@@ -103,7 +103,7 @@ static int check_time(const struct links *s, const struct vhd *child, const stru
 		return 0;
 	error_set(err, -ESTALE, "it was changed %" PRIu32 " seconds %s it was when the child was made", found > wanted ? found - wanted : wanted - found,
 		  found > wanted ? "after" : "before");
-	error_hint(err, "where it was but copied, ignore_change takes it");
+	error_hint(err, "where it was but copied, ignore-change takes it");
 	return -ESTALE;
 }
 

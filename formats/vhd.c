@@ -141,8 +141,8 @@ static int vhd_open_layer(const struct open_request *request, const struct layer
 	struct container *c;
 	int status;
 
-	if (spec_given(request->spec, "parents") || spec_given(request->spec, "parent") || spec_given(request->spec, "ignore_change"))
-		return error_set(err, -EINVAL, "as a layer it lies upon the next one: parents=, parent= and ignore_change have no meaning");
+	if (spec_given(request->spec, "parents") || spec_given(request->spec, "parent") || spec_given(request->spec, "ignore-change"))
+		return error_set(err, -EINVAL, "as a layer it lies upon the next one: parents=, parent= and ignore-change have no meaning");
 	status = open_container(request, below ? below->size : 0, &c, err);
 	if (status)
 		return status;
@@ -196,7 +196,7 @@ static const struct spec_field vhd_fields[] = {
 	 .role = SPEC_OPTION,
 	 .type = SPEC_TEXT,
 	 .help = "spec of the parent, in place of the file that the image names"},
-	{.name = "ignore_change",
+	{.name = "ignore-change",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_FLAG,
 	 .help = "take a parent that has changed since the child was made"},

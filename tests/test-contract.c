@@ -24,9 +24,7 @@
 /*
  * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), VHDFIXED, VHDDYNAMIC,
  * VHDSMALL (with small blocks), VHDCHILD (images of SIZE bytes), TABLE (a file with
- * two partitions), RESERVATIONS, VOLUME, KEY and BLOCK in capitals.
- * Specs are written with SIZE, SMALL, FILE, DATABASE (of SIZE bytes), LITTLE, BASELITTLE (of SMALL bytes), TABLE (a file with
- * two partitions), DYNAMIC, FIXED, CHILD (VHDX files), RESERVATIONS, VOLUME, KEY and BLOCK in capitals.
+ * two partitions), XDYNAMIC, XFIXED, XCHILD (VHDX files), RESERVATIONS, VOLUME, KEY and BLOCK in capitals.
  */
 struct word {
 	const char *word, *text;
@@ -264,16 +262,16 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	const char *dynamic = strstr(pattern, "VHDDYNAMIC") ? make_vhd("dynamic", SIZE, 2 << 20) : "";
 	const char *blocky = strstr(pattern, "VHDSMALL") ? make_vhd("dynamic", SIZE, 64 << 10) : "";
 	const char *child = strstr(pattern, "VHDCHILD") ? make_vhd("differencing", SIZE, 512 << 10) : "";
-	const char *dynamic = strstr(pattern, "DYNAMIC") ? make_vhdx("dynamic.vhdx", ";block=1M", block) : "";
-	const char *fixed = strstr(pattern, "FIXED") ? make_vhdx("fixed.vhdx", ";type=fixed", block) : "";
-	const char *child = strstr(pattern, "CHILD") ? make_child("child.vhdx", block) : "";
+	const char *xdynamic = strstr(pattern, "XDYNAMIC") ? make_vhdx("dynamic.vhdx", ";block=1M", block) : "";
+	const char *xfixed = strstr(pattern, "XFIXED") ? make_vhdx("fixed.vhdx", ";type=fixed", block) : "";
+	const char *xchild = strstr(pattern, "XCHILD") ? make_child("child.vhdx", block) : "";
 	const char *volume = strstr(pattern, "VOLUME") ? make_volume("volume", block) : "";
 	const struct word words[] = {{"SIZE", size},         {"SMALL", small},  {"FILE", file}, {"LITTLE", little},
 				     {"VHDFIXED", fixed},    {"VHDDYNAMIC", dynamic}, {"VHDSMALL", blocky}, {"VHDCHILD", child},
 				     {"DATABASE", database}, {"BASELITTLE", base}, {"TABLE", table},
 				     {"BLOCK", block_text},
 				     {"RESERVATIONS", tmppath("reservations")},
-				     {"DYNAMIC", dynamic},   {"FIXED", fixed}, {"CHILD", child},
+				     {"XDYNAMIC", xdynamic}, {"XFIXED", xfixed}, {"XCHILD", xchild},
 				     {"KEY", make_key()},    {"VOLUME", volume}, {0}};
 
 	snprintf(size, sizeof(size), "%" PRIu64, SIZE);
@@ -284,8 +282,7 @@ static void check_spec(const char *pattern, uint32_t block, struct contract expe
 	now.contract.name = pattern;
 	now.contract.spec = now.spec;
 	now.contract.block_size = block;
-	now.contract.may_tear = strstr(pattern, "file:") || strstr(pattern, "vhd:");
-	now.contract.may_tear = strstr(pattern, "file:") || strstr(pattern, "vhdx:");
+	now.contract.may_tear = strstr(pattern, "file:") || strstr(pattern, "vhd:") || strstr(pattern, "vhdx:");
 	now.contract.resize_step = resize_step_of(pattern);
 	snprintf(name, sizeof(name), "%s (%" PRIu32 ")", pattern, block);
 	tap_run(name, run_contract);
@@ -304,10 +301,10 @@ static const char *const leaves[] = {
 	"mmap:FILE;block=BLOCK",
 	"sql:DATABASE",
 	"sql:DATABASE;ro",
-	"vhdx:DYNAMIC",
-	"vhdx:DYNAMIC;ro",
-	"vhdx:FIXED",
-	"vhdx:CHILD",
+	"vhdx:XDYNAMIC",
+	"vhdx:XDYNAMIC;ro",
+	"vhdx:XFIXED",
+	"vhdx:XCHILD",
 };
 
 static const char *const stacks[] = {
@@ -364,11 +361,11 @@ static const char *const stacks[] = {
 	"sqldiff:DATABASE:mem:3M;block=BLOCK",
 	"sqldiff:DATABASE:null:7M;block=BLOCK",
 	"memdiff:sql:DATABASE",
-	"memdiff:vhdx:CHILD",
-	"layers:[vhdx:CHILD,file:FILE;block=BLOCK]",
-	"layers:[mem:;read_cache,vhdx:DYNAMIC]",
-	"slice:12288,3M:vhdx:DYNAMIC",
-	"crypt:xts-aes-256:KEY;holes=zero:vhdx:DYNAMIC",
+	"memdiff:vhdx:XCHILD",
+	"layers:[vhdx:XCHILD,file:FILE;block=BLOCK]",
+	"layers:[mem:;read_cache,vhdx:XDYNAMIC]",
+	"slice:12288,3M:vhdx:XDYNAMIC",
+	"crypt:xts-aes-256:KEY;holes=zero:vhdx:XDYNAMIC",
 	"part:1:file:TABLE;block=BLOCK",
 	"part:2:file:TABLE;direct;block=BLOCK",
 	"ro:part:1:file:TABLE;block=BLOCK",
