@@ -102,6 +102,7 @@ struct vhd {
 
 struct vhd_open_options {
 	bool lax;
+	bool unchecked; /* the BAT is not looked at: for who does that himself, by vhd_scan() */
 	enum vhd_size_rule size_rule;
 };
 
@@ -110,6 +111,23 @@ struct vhd_open_options {
  * or over each other must not be written to. The image does not own the container. On failure nothing is left.
  */
 int vhd_image_open(struct container *c, const struct vhd_open_options *o, struct vhd **out, struct error *err);
+
+/* What is in the file besides blocks. */
+struct vhd_taken {
+	uint64_t begin, end; /* bytes */
+	const char *what;
+};
+
+#define VHD_MAX_TAKEN (VHD_LOCATORS + 5u)
+
+/* How many there are; the footer, where it is not missing, is the last. */
+unsigned vhd_list_taken(const struct vhd *v, struct vhd_taken list[VHD_MAX_TAKEN]);
+
+/* A BAT entry must not be written to: the block overlaps `what`. 0: go on with the next. */
+typedef int vhd_bad_entry(void *context, uint32_t block, uint32_t at, const char *what);
+
+/* Looks at every entry of the BAT in the file; finds out where what is used ends. Fails as `bad` does, or with `err` set. */
+int vhd_scan(struct vhd *v, vhd_bad_entry *bad, void *context, struct error *err);
 
 /* A raw file as a fixed image, for reading. */
 int vhd_image_raw(struct container *c, struct vhd **out, struct error *err);
@@ -216,6 +234,9 @@ struct layer *vhd_layer_of(struct vhd *v);
 
 /* See vhd_resize() in formats/vhd.h; on an open image, beside its requests. */
 int vhd_image_resize(struct vhd *v, uint64_t size, const struct io *io);
+
+/* Xen's map of blocks whose bitmap is full says of none that it is: for who takes blocks away. Nothing where there is no map. */
+int vhd_batmap_reset(struct vhd *v, const struct io *io);
 
 /* The last steps of a fixed disk's growth that the power has cut short; nothing where there was none. */
 int vhd_finish_growth(struct vhd *v, const struct io *io);

@@ -160,6 +160,8 @@ static int load_header(struct opening *o)
 
 	if (at % VHD_SECTOR)
 		return error_set(o->err, -EINVAL, "footer: offset %" PRIu64 " of the dynamic header is not a whole sector", at);
+	if (at > container_size(v->c) || container_size(v->c) - at < sizeof(v->header))
+		return error_set(o->err, -EINVAL, "footer: a dynamic header at %" PRIu64 " ends behind the file", at);
 	status = container_load(v->c, &v->header, sizeof(v->header), at, o->err);
 	return status ? error_prefix(o->err, "dynamic header"), status : vhd_header_check(&v->header, strictness_of(o), o->err);
 }
@@ -203,21 +205,13 @@ static int make_pages(struct opening *o)
 
 /* ------------------------------------------------------------------ the whole BAT, for writing */
 
-/* What is in the file besides blocks. */
-struct taken {
-	uint64_t begin, end; /* bytes */
-	const char *what;
-};
-
-#define MAX_TAKEN (VHD_LOCATORS + 5u)
-
-static void take(struct taken *list, unsigned *count, uint64_t begin, uint64_t length, const char *what)
+static void take(struct vhd_taken *list, unsigned *count, uint64_t begin, uint64_t length, const char *what)
 {
 	if (length && begin + length > begin)
-		list[(*count)++] = (struct taken){begin, begin + length, what};
+		list[(*count)++] = (struct vhd_taken){begin, begin + length, what};
 }
 
-static unsigned list_taken(const struct vhd *v, struct taken list[MAX_TAKEN])
+unsigned vhd_list_taken(const struct vhd *v, struct vhd_taken list[VHD_MAX_TAKEN])
 {
 	uint64_t bat_end = v->bat_offset + vhd_bat_bytes(v->max_entries);
 	unsigned count = 0;
@@ -239,17 +233,22 @@ static unsigned list_taken(const struct vhd *v, struct taken list[MAX_TAKEN])
 
 struct scan {
 	struct vhd *v;
-	struct taken taken[MAX_TAKEN];
+	struct vhd_taken taken[VHD_MAX_TAKEN];
 	unsigned nr_taken;
+	uint64_t front_end; /* of what is taken but the footer: most blocks lie between the two */
 	uint32_t *buckets; /* the place that begins in each block's worth of sectors, or 0 */
 	uint64_t nr_buckets;
+	vhd_bad_entry *bad;
+	void *context;
 	struct error *err;
 };
 
-static int refuse_entry(struct scan *s, uint32_t block, uint32_t at, const char *what)
+static int refuse_entry(void *context, uint32_t block, uint32_t at, const char *what)
 {
-	error_set(s->err, -EINVAL, "BAT entry %" PRIu32 ", sector %" PRIu32 ": the block overlaps %s", block, at, what);
-	error_hint(s->err, "open it with ;ro, or platter check");
+	struct error *err = context;
+
+	error_set(err, -EINVAL, "BAT entry %" PRIu32 ", sector %" PRIu32 ": the block overlaps %s", block, at, what);
+	error_hint(err, "open it with ;ro, or repair it with platter check");
 	return -EINVAL;
 }
 
@@ -269,13 +268,13 @@ static int scan_entry(struct scan *s, uint32_t block, uint32_t at)
 	uint64_t begin = (uint64_t)at * VHD_SECTOR, end = end_of_block(v, block, at), n = at / vhd_block_sectors(v);
 
 	if (end > container_size(v->c))
-		return refuse_entry(s, block, at, "the end of the file");
-	for (unsigned i = 0; i < s->nr_taken; i++)
+		return s->bad(s->context, block, at, "the end of the file");
+	for (unsigned i = 0; (begin < s->front_end || end > v->footer_at) && i < s->nr_taken; i++)
 		if (begin < s->taken[i].end && end > s->taken[i].begin)
-			return refuse_entry(s, block, at, s->taken[i].what);
+			return s->bad(s->context, block, at, s->taken[i].what);
 	for (uint64_t i = n ? n - 1 : 0; i <= n + 1 && i < s->nr_buckets; i++)
 		if (s->buckets[i] && (at > s->buckets[i] ? at - s->buckets[i] : s->buckets[i] - at) < vhd_block_sectors(v))
-			return refuse_entry(s, block, at, "another one");
+			return s->bad(s->context, block, at, "another one");
 	s->buckets[n] = at;
 	if (begin + vhd_block_sectors(v) * VHD_SECTOR > v->space.used_end)
 		v->space.used_end = begin + vhd_block_sectors(v) * VHD_SECTOR;
@@ -298,23 +297,23 @@ static int scan_entries(struct scan *s, uint32_t *piece)
 	return status;
 }
 
-static int scan_bat(struct opening *o)
+int vhd_scan(struct vhd *v, vhd_bad_entry *bad, void *context, struct error *err)
 {
-	struct vhd *v = o->v;
-	struct scan s = {.v = v, .err = o->err};
+	struct scan s = {.v = v, .bad = bad, .context = context, .err = err};
 	uint32_t *piece = malloc(SCAN_PIECE);
 	int status = -ENOMEM;
 
-	s.nr_taken = list_taken(v, s.taken);
+	s.nr_taken = vhd_list_taken(v, s.taken);
 	for (unsigned i = 0; i < s.nr_taken; i++)
 		if (s.taken[i].begin != v->footer_at && s.taken[i].end > v->space.used_end)
 			v->space.used_end = s.taken[i].end;
+	s.front_end = v->space.used_end;
 	s.nr_buckets = container_size(v->c) / VHD_SECTOR / vhd_block_sectors(v) + 2;
 	s.buckets = calloc(s.nr_buckets, sizeof(*s.buckets));
 	if (piece && s.buckets)
 		status = scan_entries(&s, piece);
 	else
-		error_set(o->err, status, "no memory");
+		error_set(err, status, "no memory");
 	free(piece);
 	free(s.buckets);
 	return status;
@@ -352,7 +351,7 @@ static int open_steps(struct opening *o)
 		status = check_bat(o);
 	if (!status)
 		status = make_pages(o);
-	return status || v->c->read_only ? status : scan_bat(o);
+	return status || v->c->read_only || o->options->unchecked ? status : vhd_scan(v, refuse_entry, o->err, o->err);
 }
 
 /* What the power has cut short. A reader would see the old footer as data. */

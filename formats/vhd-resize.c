@@ -179,6 +179,14 @@ static int write_empty_batmap(struct vhd *v, uint64_t at, uint64_t bytes, const 
 	return status ? status : v->c->ops->zero(v->c, at + VHD_SECTOR, bytes, false, io);
 }
 
+int vhd_batmap_reset(struct vhd *v, const struct io *io)
+{
+	uint32_t entries = be32toh(v->header.max_entries);
+	uint64_t bytes = batmap_bytes(v, v->bat_offset, entries, io);
+
+	return bytes ? write_empty_batmap(v, v->bat_offset + vhd_bat_bytes(entries), bytes, io) : 0;
+}
+
 static int copy_bat(struct vhd *v, uint64_t to, uint32_t entries, const struct io *io)
 {
 	uint64_t bytes = vhd_bat_bytes(entries);
@@ -293,16 +301,14 @@ static int grow_blocks(struct vhd *v, uint64_t size, const struct io *io)
 static int shrink_blocks(struct vhd *v, uint64_t size, const struct io *io)
 {
 	const struct io quiet = {.who = io->who};
-	uint64_t old = atomic_exchange(&v->size, size), batmap;
+	uint64_t old = atomic_exchange(&v->size, size);
 	int status = write_footers(v, size, io);
 
 	if (status) {
 		atomic_store(&v->size, old);
 		return status;
 	}
-	batmap = batmap_bytes(v, v->bat_offset, v->max_entries, &quiet);
-	if (batmap)
-		write_empty_batmap(v, v->bat_offset + vhd_bat_bytes(v->max_entries), batmap, &quiet);
+	vhd_batmap_reset(v, &quiet);
 	if (each_block_behind(v, size, give_space_back, NULL, &quiet) || each_block_behind(v, size, forget_block, NULL, &quiet) ||
 	    zero_tail(v, size, &quiet))
 		return 0;

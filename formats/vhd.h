@@ -59,4 +59,41 @@ int vhd_create_check(const struct vhd_create_options *o, struct error *err);
  */
 int vhd_create(struct container *c, const struct vhd_create_options *o, struct error *err);
 
+/* ------------------------------------------------------------------ what the verbs do */
+
+/*
+ * These open the image in the container, which stays the caller's and must not be open elsewhere; they write unless it is read-only.
+ * Reports are JSON objects, a new reference each.
+ */
+
+/* What footer and header say, as fields of the object: type, size, creator, id, blocks, parent names. */
+int vhd_info(struct container *c, const struct vhd_options *o, json_t **report, struct error *err);
+
+/*
+ * Where the disk's data lies: an array of {offset, length, kind: "data" | "zero" | "absent"} and, for data, "at", its place in the
+ * file; neighbours that adjoin in both are one.
+ */
+int vhd_map(struct container *c, const struct vhd_options *o, json_t **report, struct error *err);
+
+/*
+ * Looks for what is wrong: both footers, header, BAT entries outside of the file or over each other or over what else is in it, and
+ * bitmaps of dynamic disks that hide data from those who look at them. With `repair`, and a container that can be written, mends it:
+ * checksums and footers are made right, the one of two overlapping entries that comes later, and entries that point outside, are made
+ * absent (their data is lost to begin with), bitmaps are filled. Without, it changes nothing and says what it would do.
+ *
+ *     {"problems": [{"what": text, "repair": text, "repaired": bool}], "blocks": n, "unused_bytes": n}
+ *
+ * `unused_bytes`: of the file, what compacting could give back. An image that cannot be told at all is an error.
+ */
+int vhd_check(struct container *c, const struct vhd_options *o, bool repair, json_t **report, struct error *err);
+
+/* Changes the size of the disk (bytes, whole sectors, up to 2040 GiB); see formats/vhd-resize.c for what happens when. */
+int vhd_resize(struct container *c, const struct vhd_options *o, uint64_t size, struct error *err);
+
+/*
+ * Makes the file as short as it goes without moving more than that takes: blocks that hold nothing are dropped, those at the end moved
+ * to free places, in a way that a power cut does not hurt. {"dropped": blocks, "moved": blocks, "before": bytes, "after": bytes}
+ */
+int vhd_compact(struct container *c, const struct vhd_options *o, json_t **report, struct error *err);
+
 #endif
