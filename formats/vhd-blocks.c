@@ -103,6 +103,23 @@ int vhd_page_get(struct vhd *v, uint32_t block, struct vhd_page **out, const str
 	return __builtin_expect(*out != NULL, 1) ? 0 : load_page_once(v, block >> VHD_PAGE_SHIFT, out, io);
 }
 
+int vhd_page_is_absent(struct vhd *v, uint32_t block, bool *absent, const struct io *io)
+{
+	uint32_t number = block >> VHD_PAGE_SHIFT, entries[64];
+	size_t bytes = page_bytes(v, number);
+	uint64_t at = atomic_load(&v->bat_offset) + (uint64_t)number * VHD_PAGE_BYTES;
+	int status = 0;
+
+	*absent = !atomic_load(&v->pages[number]);
+	for (size_t done = 0, n; done < bytes && *absent && !status; done += n) {
+		n = bytes - done < sizeof(entries) ? bytes - done : sizeof(entries);
+		status = container_read(v->c, entries, n, at + done, io);
+		for (size_t i = 0; i < n / 4; i++)
+			*absent = *absent && entries[i] == VHD_ABSENT;
+	}
+	return status;
+}
+
 /* ------------------------------------------------------------------ bitmaps */
 
 static size_t words_of(const struct vhd *v)

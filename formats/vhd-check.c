@@ -163,10 +163,14 @@ int vhd_map(struct container *c, const struct vhd_options *o, json_t **report, s
 
 /* ------------------------------------------------------------------ check */
 
+#define MOST_LISTED 1000u
+#define MOST_REPAIRED 100000u /* entries: what is that wrong is no image */
+
 struct check {
 	struct vhd *v;
 	bool repair;
 	json_t *problems;
+	uint64_t nr_problems; /* of which only so many are listed */
 	uint32_t nr_blocks;
 	uint64_t used;       /* bytes that blocks take */
 	bool footers, header; /* are to be written */
@@ -179,6 +183,8 @@ static void __attribute__((format(printf, 3, 4))) add_problem(struct check *k, c
 	char what[400];
 	va_list args;
 
+	if (k->nr_problems++ >= MOST_LISTED)
+		return;
 	va_start(args, format);
 	vsnprintf(what, sizeof(what), format, args);
 	va_end(args);
@@ -245,6 +251,8 @@ static int note_entry(void *context, uint32_t block, uint32_t at, const char *wh
 {
 	struct check *k = context;
 
+	if (k->nr_problems >= MOST_REPAIRED)
+		return io_fail(&k->io, -EINVAL, "'%s': more than %u BAT entries are wrong", k->v->c->name, MOST_REPAIRED);
 	add_problem(k, "the entry is made absent", "BAT entry %" PRIu32 ", sector %" PRIu32 ": the block overlaps %s", block, at, what);
 	return k->repair ? forget_entry(k, block) : 0;
 }
@@ -291,6 +299,13 @@ static int check_blocks(struct check *k)
 	for (uint32_t block = 0; block < v->max_entries && !status; block++) {
 		struct vhd_page *p;
 		uint32_t at;
+		bool absent = false;
+		if (!(block & (VHD_PAGE_ENTRIES - 1)))
+			status = vhd_page_is_absent(v, block, &absent, &k->io);
+		if (status || absent) {
+			block += VHD_PAGE_ENTRIES - 1;
+			continue;
+		}
 		status = vhd_page_get(v, block, &p, &k->io);
 		at = status ? VHD_ABSENT : atomic_load(&p->at[block & (VHD_PAGE_ENTRIES - 1)]);
 		if (at == VHD_ABSENT)
@@ -367,7 +382,7 @@ int vhd_check(struct container *c, const struct vhd_options *o, bool repair, jso
 	}
 	status = run_check(&k, err);
 	if (!status)
-		r = json_pack("{s:O, s:I, s:I}", "problems", k.problems, "blocks", (json_int_t)k.nr_blocks, "unused_bytes",
+		r = json_pack("{s:O, s:I, s:I, s:I}", "problems", k.problems, "nr_problems", (json_int_t)k.nr_problems, "blocks", (json_int_t)k.nr_blocks, "unused_bytes",
 			      (json_int_t)unused_bytes(&k));
 	json_decref(k.problems);
 	vhd_image_close(k.v, true, NULL);

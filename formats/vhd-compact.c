@@ -29,7 +29,7 @@ struct block {
 struct compaction {
 	struct vhd *v;
 	struct block *blocks; /* by place in the file */
-	uint32_t nr_blocks;
+	uint32_t nr_blocks, room;
 	uint32_t dropped, moved;
 	struct vhd_taken taken[VHD_MAX_TAKEN];
 	unsigned nr_taken;
@@ -98,16 +98,34 @@ static int look_at(struct compaction *k, struct vhd_page *p, uint32_t block, uin
 	return 0;
 }
 
-static uint32_t count_blocks(struct compaction *k, int *status)
+/* Calls `call` for each block that has a place. */
+static int each_block(struct compaction *k, int (*call)(struct compaction *k, struct vhd_page *p, uint32_t block, uint32_t at))
 {
-	uint32_t count = 0;
+	int status = 0;
 
-	for (uint32_t block = 0; block < k->v->max_entries && !*status; block++) {
+	for (uint32_t block = 0; block < k->v->max_entries && !status; block++) {
 		struct vhd_page *p;
-		*status = vhd_page_get(k->v, block, &p, &k->io);
-		count += !*status && atomic_load(&p->at[block & (VHD_PAGE_ENTRIES - 1)]) != VHD_ABSENT;
+		bool absent = false;
+		uint32_t at;
+		if (!(block & (VHD_PAGE_ENTRIES - 1)))
+			status = vhd_page_is_absent(k->v, block, &absent, &k->io);
+		if (status || absent) {
+			block += VHD_PAGE_ENTRIES - 1;
+			continue;
+		}
+		status = vhd_page_get(k->v, block, &p, &k->io);
+		at = status ? VHD_ABSENT : atomic_load(&p->at[block & (VHD_PAGE_ENTRIES - 1)]);
+		if (at != VHD_ABSENT)
+			status = call(k, p, block, at);
 	}
-	return count;
+	return status;
+}
+
+static int count_block(struct compaction *k, struct vhd_page *p, uint32_t block, uint32_t at)
+{
+	(void)p, (void)block, (void)at;
+	k->room++;
+	return 0;
 }
 
 static int by_place(const void *a, const void *b)
@@ -119,20 +137,13 @@ static int by_place(const void *a, const void *b)
 
 static int drop_blocks(struct compaction *k)
 {
-	int status = 0;
-	uint32_t count = count_blocks(k, &status);
+	int status = each_block(k, count_block);
 
-	k->blocks = calloc((size_t)count + 1, sizeof(*k->blocks));
+	k->blocks = calloc((size_t)k->room + 1, sizeof(*k->blocks));
 	if (!status && !k->blocks)
 		status = -ENOMEM;
-	for (uint32_t block = 0; block < k->v->max_entries && !status; block++) {
-		struct vhd_page *p;
-		uint32_t at;
-		status = vhd_page_get(k->v, block, &p, &k->io);
-		at = status ? VHD_ABSENT : atomic_load(&p->at[block & (VHD_PAGE_ENTRIES - 1)]);
-		if (at != VHD_ABSENT)
-			status = look_at(k, p, block, at);
-	}
+	if (!status)
+		status = each_block(k, look_at);
 	if (status)
 		return status;
 	qsort(k->blocks, k->nr_blocks, sizeof(*k->blocks), by_place);

@@ -161,6 +161,9 @@ int vhd_find(struct vhd *v, uint64_t offset, uint64_t length, struct vhd_run *ru
 /* The page of a block, loaded if it has to be. */
 int vhd_page_get(struct vhd *v, uint32_t block, struct vhd_page **out, const struct io *io);
 
+/* For who goes over all blocks: whether the page of this one is not loaded, and need not be, since none of its blocks is there. */
+int vhd_page_is_absent(struct vhd *v, uint32_t block, bool *absent, const struct io *io);
+
 /* Its bitmap, loaded if it has to be: VHD_BITMAP_FULL, or one that may be full by now. The block is allocated. */
 int vhd_bitmap_get(struct vhd *v, struct vhd_page *p, uint32_t block, uint32_t at, struct vhd_bitmap **out, const struct io *io);
 

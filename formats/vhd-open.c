@@ -188,6 +188,8 @@ static int check_bat(struct opening *o)
 	v->nr_pages = (most + VHD_PAGE_ENTRIES - 1) / VHD_PAGE_ENTRIES;
 	if (entries > room)
 		entries = (uint32_t)room;
+	if (entries > needed && entries - needed > needed + VHD_PAGE_ENTRIES)
+		entries = 2 * needed + VHD_PAGE_ENTRIES; /* what is behind that is of no disk's that this one may become */
 	v->max_entries = entries < most ? entries : most;
 	v->bat_offset = at;
 	v->block_shift = (uint32_t)__builtin_ctz(block);
