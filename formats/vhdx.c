@@ -94,7 +94,10 @@ static int open_over(const struct open_request *request, struct container *c, co
 		return error_prefix(err, "parent");
 	status = vhdx_layer_open(c, &top.layer, err);
 	if (!status) {
-		status = layered_create_over("vhdx", &top, below, flags_of(request), out, err);
+		if (!vhdx_has_parent(top.layer))
+			status = error_set(err, -EINVAL, "it has no parent, so parent= is not for it");
+		else
+			status = layered_create_over("vhdx", &top, below, flags_of(request), out, err);
 		if (!status)
 			return 0;
 		top.layer->ops->close(top.layer, true, NULL);
