@@ -429,7 +429,7 @@ int vhdx_commit_begin(struct vhdx *x, const struct io *io)
 		c->entry = malloc(vhdx_log_entry_size(VHDX_ENTRY_PAGES));
 	if (!c->entry)
 		return io_fail(io, -ENOMEM, "'%s': no memory", x->file->name);
-	if (guid_random(&next.file_write) || guid_random(&next.data_write))
+	if (guid_random(&next.file_write) || (!x->writer->keeps_data && guid_random(&next.data_write)))
 		return io_fail(io, -EIO, "'%s': no random numbers", x->file->name);
 	return store_header(x, &next, io);
 }

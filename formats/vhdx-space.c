@@ -331,6 +331,27 @@ uint64_t vhdx_space_end(struct vhdx *x)
 	return end;
 }
 
+bool vhdx_space_gap(struct vhdx *x, uint64_t length, uint64_t before, uint64_t *offset)
+{
+	struct vhdx_space *s = space_of(x);
+	bool found;
+
+	wait_mutex_lock(&s->lock);
+	found = take_gap(s, length, &s->hand[length != x->meta.block_size], offset) && *offset + length <= before;
+	wait_mutex_unlock(&s->lock);
+	return found;
+}
+
+void vhdx_space_lower(struct vhdx *x, uint64_t end)
+{
+	struct vhdx_space *s = space_of(x);
+
+	wait_mutex_lock(&s->lock);
+	s->next = end;
+	s->ready.count = s->freed.count = 0;
+	wait_mutex_unlock(&s->lock);
+}
+
 void vhdx_space_destroy(struct vhdx_space *s)
 {
 	free(s->used);

@@ -54,6 +54,7 @@ struct vhdx_writer {
 	struct vhdx_space space;
 	struct vhdx_commit commit;
 	_Atomic bool begun;          /* the session's header is written */
+	bool keeps_data;             /* the session does not change what the disk holds: no new DataWriteGuid */
 	struct wait_mutex beginning; /* one begins; across I/O */
 	struct wait_mutex bitmaps;   /* one makes a sector bitmap block; across I/O, after block_locks */
 	struct wait_mutex resizing;  /* one resizes; across I/O, before block_locks */
@@ -90,6 +91,15 @@ void vhdx_space_settle(struct vhdx *x, uint64_t durable, const struct io *io);
 
 /* The smallest size that the file can have. */
 uint64_t vhdx_space_end(struct vhdx *x);
+
+/*
+ * For who moves blocks, and is alone: the first gap of this length that ends before `before`, found when the session began. False: there
+ * is none.
+ */
+bool vhdx_space_gap(struct vhdx *x, uint64_t length, uint64_t before, uint64_t *offset);
+
+/* Nothing lies behind `end` any more, durably. */
+void vhdx_space_lower(struct vhdx *x, uint64_t end);
 
 void vhdx_space_destroy(struct vhdx_space *s);
 

@@ -87,4 +87,19 @@ struct vhdx_findings {
 int vhdx_check(struct container *c, bool repair, struct vhdx_findings *out, struct error *err);
 void vhdx_findings_free(struct vhdx_findings *f);
 
+/* ------------------------------------------------------------------ making one smaller */
+
+struct vhdx_compact_result {
+	uint64_t before, after; /* bytes of the file */
+	uint64_t zeroed;        /* blocks that held nothing but zeroes, and now have no space */
+	uint64_t moved;         /* blocks that were moved to where there was room */
+};
+
+/*
+ * Gives back what the file does not need: blocks of zeroes become "zero" (with `find_zeroes`; all data is read for that), the last
+ * blocks move into free space, the file is cut. The container is writable. What the disk holds does not change, nor does the DataWriteGuid, so children
+ * go on. Cut off at any point the file is whole. Fixed disks keep their blocks.
+ */
+int vhdx_compact(struct container *c, bool find_zeroes, struct vhdx_compact_result *out, struct error *err);
+
 #endif

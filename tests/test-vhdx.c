@@ -151,11 +151,80 @@ static void test_a_child_grows_with_zeroes(void)
 	CHECK_EQ(l->ops->close(l, false, &err), 0);
 }
 
+/* ------------------------------------------------------------------ smaller */
+
+static void compact(struct recorder *r, bool zeroes, struct vhdx_compact_result *out)
+{
+	CLEANUP_ERROR struct error err = {0};
+	struct vhdx_findings f;
+
+	if (!CHECK_EQ(vhdx_compact(recorder_container(r), zeroes, out, &err), 0))
+		tap_diag("%s", error_text(&err));
+	CHECK_EQ(vhdx_check(recorder_container(r), false, &f, &err), 0);
+	CHECK_EQ(f.errors, 0);
+	CHECK_EQ(json_integer_value(json_object_get(f.summary, "unused_bytes")), 0);
+	vhdx_findings_free(&f);
+}
+
+/* The file with every other block discarded, closed. */
+static struct recorder *make_holes(bool child)
+{
+	struct vhdx_create_options o = {.size = 40 * MIB, .block_size = MIB, .has_parent = child, .parent_relative = ".\\p.vhdx"};
+	struct recorder *r = lab_create(&o), *copy;
+	struct disk *d = lab_open(recorder_container(r), "new");
+
+	for (unsigned i = 0; i < 40; i++)
+		put(d, i * MIB + 4096, 'a' + (int)i, 8192);
+	CHECK_EQ(disk_flush(d, &io_plain), 0);
+	for (unsigned i = 0; i < 40; i += 2)
+		CHECK_EQ(disk_discard(d, i * MIB, MIB, &io_plain), 0);
+	put(d, 39 * MIB, 0, MIB);
+	CHECK_EQ(disk_flush(d, &io_plain), 0);
+	copy = recorder_cut(r, recorder_calls(r), UNFLUSHED_ANY, 1);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	return copy;
+}
+
+static void check_compact(bool child)
+{
+	struct vhdx_compact_result result;
+	struct recorder *r = make_holes(child);
+	struct disk *d;
+
+	compact(r, true, &result);
+	CHECK_EQ(result.zeroed, child ? 0 : 1); /* of a child it is partial */
+	CHECK(result.moved >= 8);
+	CHECK(result.after + 20 * MIB <= result.before);
+	compact(r, true, &result);
+	CHECK_EQ(result.moved, 0);
+	CHECK_EQ(result.after, result.before);
+	d = lab_open(recorder_container(r), "compact");
+	REQUIRE(d != NULL);
+	for (unsigned i = 0; i < 39; i++) {
+		CHECK(holds(d, i * MIB, 0, 4096));
+		CHECK(holds(d, i * MIB + 4096, i % 2 ? 'a' + (int)i : 0, 8192));
+	}
+	CHECK(holds(d, 39 * MIB, 0, MIB));
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
+static void test_compact(void)
+{
+	check_compact(false);
+}
+
+static void test_compact_a_child(void)
+{
+	check_compact(true);
+}
+
 int main(void)
 {
 	TAP_RUN(test_growing_shows_zeroes);
 	TAP_RUN(test_a_table_moves_when_it_is_too_short);
 	TAP_RUN(test_a_child_grows_with_zeroes);
+	TAP_RUN(test_compact);
+	TAP_RUN(test_compact_a_child);
 	TAP_RUN(test_checksum);
 	TAP_RUN(test_guid_texts);
 	TAP_RUN(test_what_is_written_is_read);
