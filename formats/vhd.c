@@ -27,7 +27,7 @@ static struct parent_policy policy_of(const struct spec *spec)
 	return (struct parent_policy){
 		.parents = spec_text(spec, "parents"),
 		.parent = spec_text(spec, "parent"),
-		.ignore_change = spec_given(spec, "ignore_change"),
+		.ignore_change = spec_given(spec, "ignore-change"),
 	};
 }
 

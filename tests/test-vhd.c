@@ -635,13 +635,13 @@ static void test_changed_parents_are_refused(void)
 	CHECK(recorder_save(r, child));
 	snprintf(spec, sizeof(spec), "vhd:%s", child);
 	spec_refused(spec, -ESTALE, "after it was when the child was made");
-	CHECK_EQ(disk_close(open_spec("%s;ignore_change", spec), NULL), 0);
+	CHECK_EQ(disk_close(open_spec("%s;ignore-change", spec), NULL), 0);
 	h.parent_time = 0;
 	h.parent_id[3] ^= 1;
 	store_header(r, &h);
 	CHECK(recorder_save(r, child));
 	spec_refused(spec, -ESTALE, "the child was made over");
-	CHECK_EQ(disk_close(open_spec("%s;ignore_change", spec), NULL), 0);
+	CHECK_EQ(disk_close(open_spec("%s;ignore-change", spec), NULL), 0);
 	CHECK_EQ(disk_close(open_spec("%s;parent=\"mem:1M\"", spec), NULL), 0);
 	drop(r);
 }

@@ -42,7 +42,7 @@ test_image() {
   case $file in
     dfvfs/image*) options=';lax' ;;                                 # edited by hand
     dfvfs/fat-differential.vhd) options=';parent=null:4M' ;;        # its parent is lost
-    made-fattools/diff.vhd) options=';ignore_change' ;;             # the archive has not kept the time
+    made-fattools/diff.vhd) options=';ignore-change' ;;             # the archive has not kept the time
     qemu/virtualpc-dynamic.vhd) size=136363130880 ;;                # by its geometry
   esac
   start_nbdkit -r "vhd:$images/$file$options"
