@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A treap: a search tree by `start` that is a heap by `priority`, which is random, so that it is about as deep as the logarithm of
- * its size. All changes are made of two steps: split at a place, and join of two trees that lie one before the other.
+ * A treap: a search tree by `start` that is a heap by `priority`, which is random, so that it is about as deep as the
+ * logarithm of its size. All changes are made of two steps: split at a place, and join of two trees that lie one
+ * before the other.
  */
 #include "core/spans.h"
 

@@ -13,7 +13,10 @@ struct span {
 	struct span *left, *right;
 };
 
-/* Spans do not overlap. Zero-initialised it is empty. Changed by one at a time; logarithmic time but for what is replaced. */
+/*
+ * Spans do not overlap. Zero-initialised it is empty. Changed by one at a time; logarithmic time but for what is
+ * replaced.
+ */
 struct spans {
 	struct span *root;
 	uint64_t made; /* spans, ever */

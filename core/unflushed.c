@@ -2,36 +2,37 @@
 /*
  * What a power cut may leave
  *
- * The record is a list of what was done, oldest first. A state of the medium is the old medium and some of the list, and which
- * "some" are possible is all that this file is about.
+ * The record is a list of what was done, oldest first. A state of the medium is the old medium and some of the list,
+ * and which "some" are possible is all that this file is about.
  *
  * In any order (UNFLUSHED_ANY)
  *
- *   Each unit has a history: the records that touch it. Of that history a beginning survives, from nothing to all of it, for
- *   each unit another one: the unit holds what it held at that moment. A unit that is written in part holds the rest as it was
- *   then, so later records never appear without earlier ones in the same unit.
+ *   Each unit has a history: the records that touch it. Of that history a beginning survives, from nothing to all of
+ *   it, for each unit another one: the unit holds what it held at that moment. A unit that is written in part holds
+ *   the rest as it was then, so later records never appear without earlier ones in the same unit.
  *
  *   Sizes are a history of their own, of which a beginning survives. What ties the two:
  *
  *     a shrink is part of the history of the units from which it cuts bytes
- *     where it survives, these units have come at least as far        (nothing that was cut off is seen again)
- *     where it is lost, they have come at most to just before it      (what was written since went to other places of the file)
+ *     where it survives, these units have come at least as far      (nothing that was cut off is seen again)
+ *     where it is lost, they have come at most to just before it    (what was written since lies elsewhere)
  *     bytes past the surviving size are not there, whatever happened to them
  *     a durable mark: its units have come at least to where they were, and the size as well
  *
- *   That is less than all that file systems do: one that keeps an old size and a zeroed tail of the last unit is not among the
- *   states. Whatever is among them can happen.
+ *   That is less than all that file systems do: one that keeps an old size and a zeroed tail of the last unit is not
+ *   among the states. Whatever is among them can happen.
  *
  * In order (UNFLUSHED_IN_ORDER)
  *
  *   A beginning of the list survives, and of the record behind it the first units. Changes of size are whole.
  *
- * How histories are found: one sweep over the units at which records begin or end, with the set of those that touch the segment
- * between two of them. All units of a segment have the same history; each has its own fate, which a picker decides. Neighbours
- * with the same fate are brought to the medium together, from the last record on that covers them all.
+ * How histories are found: one sweep over the units at which records begin or end, with the set of those that touch
+ * the segment between two of them. All units of a segment have the same history; each has its own fate, which a
+ * picker decides. Neighbours with the same fate are brought to the medium together, from the last record on that
+ * covers them all.
  *
- * A segment of very many units (the zeroing of a whole disk) is cut into GROUPS groups that share their fate, so that what a cut
- * does with it stays a bounded number of calls.
+ * A segment of very many units (the zeroing of a whole disk) is cut into GROUPS groups that share their fate, so that
+ * what a cut does with it stays a bounded number of calls.
  */
 #include "core/unflushed.h"
 
@@ -573,7 +574,8 @@ static int put_run(const struct sweep *w, const struct segment *s, uint64_t firs
 	return status;
 }
 
-static int put_segment(const struct sweep *w, const struct segment *s, struct picker *p, const struct unflushed_sink *sink)
+static int put_segment(const struct sweep *w, const struct segment *s, struct picker *p,
+		       const struct unflushed_sink *sink)
 {
 	uint64_t group = group_of(s), first = s->first;
 	size_t fate = 0;
@@ -739,12 +741,14 @@ uint64_t unflushed_count_states(const struct unflushed *u, enum unflushed_order 
 	return order == UNFLUSHED_ANY ? count_any(u) : count_in_order(u);
 }
 
-int unflushed_enumerate(const struct unflushed *u, enum unflushed_order order, uint64_t k, const struct unflushed_sink *sink)
+int unflushed_enumerate(const struct unflushed *u, enum unflushed_order order, uint64_t k,
+			const struct unflushed_sink *sink)
 {
 	return order == UNFLUSHED_ANY ? enumerate_any(u, k, sink) : enumerate_in_order(u, k, sink);
 }
 
-int unflushed_sample(const struct unflushed *u, enum unflushed_order order, uint64_t seed, const struct unflushed_sink *sink)
+int unflushed_sample(const struct unflushed *u, enum unflushed_order order, uint64_t seed,
+		     const struct unflushed_sink *sink)
 {
 	return order == UNFLUSHED_ANY ? sample_any(u, seed, sink) : sample_in_order(u, seed, sink);
 }
@@ -771,50 +775,4 @@ int unflushed_shrink(struct unflushed *u, size_t bytes, const struct unflushed_s
 	if (!status && n)
 		forget_oldest(u, n);
 	return status;
-}
-
-/* ------------------------------------------------------------------ a medium in memory */
-
-static bool is_inside(const struct unflushed_image *image, uint64_t offset, uint64_t length)
-{
-	return offset <= image->size && length <= image->size - offset;
-}
-
-static int image_write(void *to, uint64_t offset, const void *data, size_t length)
-{
-	struct unflushed_image *image = to;
-
-	if (!is_inside(image, offset, length))
-		return -ERANGE;
-	memcpy(image->bytes + offset, data, length);
-	return 0;
-}
-
-static int image_zero(void *to, uint64_t offset, uint64_t length, unsigned tag)
-{
-	struct unflushed_image *image = to;
-
-	(void)tag;
-	if (!is_inside(image, offset, length))
-		return -ERANGE;
-	memset(image->bytes + offset, 0, (size_t)length);
-	return 0;
-}
-
-static int image_resize(void *to, uint64_t size)
-{
-	struct unflushed_image *image = to;
-	unsigned char *bytes = size < SIZE_MAX ? realloc(image->bytes, (size_t)size + !size) : NULL;
-
-	if (!bytes)
-		return -ENOMEM;
-	if (size > image->size)
-		memset(bytes + image->size, 0, (size_t)(size - image->size));
-	*image = (struct unflushed_image){.bytes = bytes, .size = size};
-	return 0;
-}
-
-struct unflushed_sink unflushed_image_sink(struct unflushed_image *image)
-{
-	return (struct unflushed_sink){.write = image_write, .zero = image_zero, .resize = image_resize, .to = image};
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What is held is a record (core/unflushed.h), which also answers reads. A read that finds all of its bytes there takes them; any
- * other reads the disk below first, without the lock, and then puts what is held over it. Should something have gone from the
- * record to the disk meanwhile, it may have been missed in both places, and the read begins again: `moves` counts that.
+ * What is held is a record (core/unflushed.h), which also answers reads. A read that finds all of its bytes there
+ * takes them; any other reads the disk below first, without the lock, and then puts what is held over it. Should
+ * something have gone from the record to the disk meanwhile, it may have been missed in both places, and the read
+ * begins again: `moves` counts that.
  *
  *   lock, shared      reading the record
- *         exclusive   changing it, and the disk below together with it: flushes, writes with FUA, what does not fit, a cut. It is
- *                     held across those calls, so that no older data comes to the disk after newer.
+ *         exclusive   changing it, and the disk below together with it: flushes, writes with FUA, what does not fit,
+ *                     a cut. It is held across those calls, so that no older data comes to the disk after newer.
  *
  * The disk below may have become smaller under what is held: what lies past its end is dropped.
  */
@@ -106,6 +107,7 @@ static int move_all(struct fault_cache *c, const struct io *io)
 	return status == -ENOMEM ? io_fail(io, status, "fault: cache: no memory") : status;
 }
 
+/* Some more than must go, so that it is not done for each write. */
 static int move_oldest(struct fault_cache *c, const struct io *io)
 {
 	struct io plain = io_with_flags(io, 0);
@@ -115,7 +117,7 @@ static int move_oldest(struct fault_cache *c, const struct io *io)
 
 	if (unflushed_bytes(c->held) <= c->limit)
 		return 0;
-	status = unflushed_shrink(c->held, c->limit, &sink);
+	status = unflushed_shrink(c->held, c->limit - c->limit / 8, &sink);
 	atomic_fetch_add(&c->moves, 1);
 	return status;
 }

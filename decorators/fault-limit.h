@@ -7,9 +7,10 @@
 #include <stdint.h>
 
 /*
- * Instead of tokens the bucket holds the time at which they would be used up, and each request moves that on by what it costs: one
- * atomic that all requests share, no lock, nobody who refills. A request goes on at the time that it found. A bucket that
- * was not used lets through what would have come in `burst_ns` at once. Zero-initialised it limits nothing.
+ * Instead of tokens the bucket holds the time at which they would be used up, and each request moves that on by what
+ * it costs: one atomic that all requests share, no lock, nobody who refills. A request goes on at the time that it
+ * found. A bucket that was not used lets through what would have come in `burst_ns` at once. Zero-initialised it
+ * limits nothing.
  */
 struct fault_limit {
 	uint64_t per_second; /* 0: no limit */

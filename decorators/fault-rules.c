@@ -7,12 +7,12 @@
  *     operations = operation { "/" operation } | "any"
  *     condition  = name | name "=" value
  *
- * so that "write=io,every=100+read=medium,at=1M,len=64K,heal" needs quotes neither in a shell nor, outside of lists, in a
- * spec.
+ * so that "write=io,every=100+read=medium,at=1M,len=64K,heal" needs quotes neither in a shell nor, outside of lists,
+ * in a spec.
  *
- * A rule looks at each request of its operations that touches its range, and counts it. Conditions narrow down one after the
- * other: after, every, rate, times. By its count alone, and the seed, it is settled whether a request is struck and how, so the
- * same requests in the same order are struck the same way.
+ * A rule looks at each request of its operations that touches its range, and counts it. Conditions narrow down one
+ * after the other: after, every, rate, times. By its count alone, and the seed, it is settled whether a request is
+ * struck and how, so the same requests in the same order are struck the same way.
  */
 #include "decorators/fault-rules.h"
 
@@ -240,7 +240,8 @@ static const struct condition {
 /* ------------------------------------------------------------------ reading */
 
 /* `known`: what might have stood there. */
-static int refuse_word(struct reader *r, const char *at, const char *what, const char *known, const struct nearest *near)
+static int refuse_word(struct reader *r, const char *at, const char *what, const char *known,
+		       const struct nearest *near)
 {
 	if (near->word)
 		return refuse(r, at, "'%.40s' is no %s; did you mean '%s'?", at, what, near->word);
@@ -429,7 +430,8 @@ int fault_rules_parse(const char *text, struct fault_rules *out, struct error *e
 	if (text && *text && !copy)
 		return error_set(err, -ENOMEM, "no memory");
 	while (next && !status)
-		status = add_rule(out, copy, strsep(&next, "+"), err);
+		status = out->count < FAULT_RULES_MAX ? add_rule(out, copy, strsep(&next, "+"), err)
+						      : error_set(err, -EINVAL, "rules: more than %u", FAULT_RULES_MAX);
 	free(copy);
 	if (status)
 		fault_rules_free(out);

@@ -56,12 +56,14 @@ struct fault_rules {
 	unsigned ops; /* of all rules */
 };
 
+#define FAULT_RULES_MAX 1024u
+
 /* "heal" holds a bit for each 512 bytes, so its range is no longer. */
 #define FAULT_HEAL_MAX (UINT64_C(1) << 40)
 
 /*
- * Parses rules; NULL or "" is none. On failure `out` is empty, and `err` says at which character (from 1) what was expected.
- * -EINVAL, -ENOMEM.
+ * Parses rules; NULL or "" is none. On failure `out` is empty, and `err` says at which character (from 1) what was
+ * expected. -EINVAL, -ENOMEM.
  */
 int fault_rules_parse(const char *text, struct fault_rules *out, struct error *err);
 
@@ -76,8 +78,8 @@ struct fault_strike {
 };
 
 /*
- * Asks the rules in their order about a request, which counts in each that is asked; the first that strikes ends it. A flush has
- * offset and length 0. Any thread.
+ * Asks the rules in their order about a request, which counts in each that is asked; the first that strikes ends it.
+ * A flush has offset and length 0. Any thread.
  */
 bool fault_rules_ask(const struct fault_rules *rules, enum fault_op op, uint64_t offset, uint64_t length, uint64_t seed,
 		     struct fault_strike *out);
@@ -88,7 +90,10 @@ void fault_rules_heal(const struct fault_rules *rules, uint64_t offset, uint64_t
 /* Random number `which` of a strike: the same for the same seed, rule and nth request. */
 uint64_t fault_strike_draw(const struct fault_strike *s, uint64_t seed, uint64_t which);
 
-/* Fails the request as the rule says, and says which rule it was. `block_size` is for naming the block of a medium error. */
+/*
+ * Fails the request as the rule says, and says which rule it was. `block_size` is for naming the block of a medium
+ * error.
+ */
 int fault_strike_fail(const struct fault_strike *s, enum fault_op op, uint32_t block_size, const struct io *io);
 
 #endif

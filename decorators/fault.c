@@ -2,27 +2,31 @@
 /*
  * fault: a disk that fails by rules
  *
- * A request comes by, and if no rule is for its operation, there is no limit, no cache and no control file to begin with, one load of
- * `active` was all. Else it
+ * A request comes by, and if no rule is for its operation, there is no limit, no cache and no control file to begin
+ * with, one load of `active` was all. Else it
  *
- *   1. waits for its turn, where there is a limit (decorators/fault-limit.h);
- *   2. is asked about (decorators/fault-rules.h): the first rule that strikes decides what becomes of it;
- *   3. goes on to the disk below, or to the cache over it (decorators/fault-cache.h), as it is, in part, changed, or not at all.
+ *   1. is judged: rules (decorators/fault-rules.h), of which the first that strikes decides what becomes of it, and
+ *      limits (decorators/fault-limit.h);
+ *   2. waits for its turn, where there is a limit;
+ *   3. goes on to the disk below, or to the cache over it (decorators/fault-cache.h), as it is, in part, changed, or
+ *      not at all (decorators/fault-act.h).
  *
- * Rules, limits and seed are one object that is never changed, but for its counters: a control file puts another in its place
- * (decorators/control.h), and who still works by the old one holds a reference. Whether there is a cache, and of what
- * kind, is settled when the disk is opened, since it decides what the disk can promise.
+ * Rules, limits and seed are one object that is never changed, but for its counters: a control file puts another in
+ * its place (decorators/control.h). Judging is done inside a grace (core/grace.h), where nothing waits; who needs the
+ * settings for longer takes a reference. Whether there is a cache, and of what kind, is settled when the disk is
+ * opened, since it decides what the disk can promise.
  *
  *   power   on    as above
- *           off   everything fails with -EIO: requests, and questions about extents. What was under way without a cache ends as it
- *                 would have; what comes to the cache after the cut finds it off.
+ *           off   everything fails with -EIO: requests, and questions about extents. What was under way without a
+ *                 cache ends as it would have; what comes to the cache after the cut finds it off.
  *
- * By a cut the cache loses what it holds, as a seeded choice among the states of core/unflushed.h; what is below it counts as
- * the medium. Without a cache nothing is lost. Close writes back what is held: losing it takes a cut, or the end of the process.
+ * By a cut the cache loses what it holds, as a seeded choice among the states of core/unflushed.h; what is below it
+ * counts as the medium. Without a cache nothing is lost. Close writes back what is held: losing it takes a cut, or
+ * the end of the process.
  *
- * Flags of the disk stay true. FUA is passed on, or honoured by the cache. Where reads may show other bytes than those below (rules
- * of reads that say so, a cache, or a control file, which may bring either), the disk has no identity and no id, by which
- * somebody might keep them.
+ * Flags of the disk stay true. FUA is passed on, or honoured by the cache. Where reads may show other bytes than
+ * those below (rules of reads that say so, a cache, or a control file, which may bring either), the disk has no
+ * identity and no id, by which somebody might keep them.
  */
 #include "kinds.h"
 
@@ -33,10 +37,11 @@
 #include <sys/random.h>
 
 #include "core/chance.h"
+#include "core/grace.h"
 #include "core/node.h"
-#include "core/short-lock.h"
 #include "core/wait.h"
 #include "decorators/control.h"
+#include "decorators/fault-act.h"
 #include "decorators/fault-cache.h"
 #include "decorators/fault-limit.h"
 #include "decorators/fault-rules.h"
@@ -60,7 +65,7 @@ static const char *const limit_names[LIMITS] = {"read-iops", "write-iops", "read
 struct settings {
 	_Atomic unsigned references;
 	uint64_t seed;
-	bool off;
+	bool off, limited, healing;
 	struct fault_rules rules;
 	struct fault_limit limits[LIMITS];
 };
@@ -69,30 +74,26 @@ struct fault {
 	struct disk disk;
 	_Atomic unsigned active;
 	struct control *control;   /* NULL: no file was given */
-	struct fault_cache *cache; /* NULL: none */
-	struct short_lock lock;    /* protects the pointer; a reference is taken under it */
-	struct settings *settings;
+	struct fault_way way;
+	struct grace grace;        /* who is inside may look at the settings, and take a reference, but not wait */
+	struct settings *_Atomic settings;
 	_Atomic uint64_t cuts;
-};
-
-/* What is asked of the disk. */
-struct request {
-	enum fault_op op;
-	const struct vec *v; /* of reads and writes */
-	uint64_t offset, length;
-	const struct io *io;
 };
 
 /* ------------------------------------------------------------------ settings */
 
+static struct settings *settings_ref(struct settings *s)
+{
+	atomic_fetch_add_explicit(&s->references, 1, memory_order_relaxed);
+	return s;
+}
+
 static struct settings *settings_take(struct fault *f)
 {
-	struct settings *s;
+	_Atomic uint32_t *place = grace_enter(&f->grace);
+	struct settings *s = settings_ref(atomic_load(&f->settings));
 
-	short_lock_shared(&f->lock);
-	s = f->settings;
-	atomic_fetch_add_explicit(&s->references, 1, memory_order_relaxed);
-	short_unlock_shared(&f->lock);
+	grace_leave(&f->grace, place);
 	return s;
 }
 
@@ -104,252 +105,100 @@ static void settings_drop(struct settings *s)
 	free(s);
 }
 
-/* ------------------------------------------------------------------ going on */
-
-static int pass_to_cache(struct fault_cache *c, const struct request *r)
-{
-	switch (r->op) {
-	case FAULT_READ:
-		return fault_cache_read(c, r->v, r->offset, r->io);
-	case FAULT_WRITE:
-		return fault_cache_write(c, r->v, r->offset, r->io);
-	case FAULT_DISCARD:
-		return fault_cache_discard(c, r->offset, r->length, r->io);
-	case FAULT_ZEROES:
-		return fault_cache_write_zeroes(c, r->offset, r->length, r->io);
-	default:
-		return fault_cache_flush(c, r->io);
-	}
-}
-
-static int pass_below(struct disk *below, const struct request *r)
-{
-	switch (r->op) {
-	case FAULT_READ:
-		return disk_read(below, r->v, r->offset, r->io);
-	case FAULT_WRITE:
-		return disk_write(below, r->v, r->offset, r->io);
-	case FAULT_DISCARD:
-		return disk_discard(below, r->offset, r->length, r->io);
-	case FAULT_ZEROES:
-		return disk_write_zeroes(below, r->offset, r->length, r->io);
-	default:
-		return disk_flush(below, r->io);
-	}
-}
-
-static int pass(struct fault *f, const struct request *r)
-{
-	return f->cache ? pass_to_cache(f->cache, r) : pass_below(f->disk.children[0], r);
-}
-
-/* The part [from, to) of the request. */
-static int pass_part(struct fault *f, const struct request *r, uint64_t from, uint64_t to)
-{
-	struct request part = *r;
-	struct vec v;
-
-	if (from == to)
-		return 0;
-	if (r->v) {
-		v = vec_slice(r->v, (size_t)from, (size_t)(to - from));
-		part.v = &v;
-	}
-	part.offset = r->offset + from;
-	part.length = to - from;
-	return pass(f, &part);
-}
-
-/* ------------------------------------------------------------------ being struck */
-
-/* One strike, and where its random numbers come from. */
-struct blow {
-	struct fault_strike strike;
-	uint64_t seed;
-};
-
-static uint64_t draw(const struct blow *b, uint64_t which)
-{
-	return fault_strike_draw(&b->strike, b->seed, which);
-}
-
-static int fail(struct fault *f, const struct request *r, const struct blow *b)
-{
-	return fault_strike_fail(&b->strike, r->op, f->disk.info.block_size, r->io);
-}
-
-static int strike_error(struct fault *f, const struct request *r, const struct blow *b)
-{
-	int status = b->strike.rule->late ? pass(f, r) : 0;
-
-	return status ? status : fail(f, r, b);
-}
-
-/* The first blocks, fewer than all. */
-static int tear_end(struct fault *f, const struct request *r, const struct blow *b)
-{
-	uint64_t block = f->disk.info.block_size, blocks = r->length / block;
-
-	return pass_part(f, r, 0, draw(b, 0) % blocks * block);
-}
-
-/* Any blocks, by chance; more than 4096 in groups. One at least is left out. */
-static int tear_anywhere(struct fault *f, const struct request *r, const struct blow *b)
-{
-	uint64_t block = f->disk.info.block_size, blocks = r->length / block, group = (blocks - 1) / 4096 + 1;
-	uint64_t groups = (blocks - 1) / group + 1, lost = draw(b, 0) % groups, from = 0;
-	int status = 0;
-
-	for (uint64_t i = 0; i <= groups && !status; i++) {
-		uint64_t at = i < groups ? i * group * block : r->length;
-		if (i < groups && i != lost && draw(b, i + 1) & 1)
-			continue;
-		status = pass_part(f, r, from, at > from ? at : from);
-		from = i + 1 < groups ? (i + 1) * group * block : r->length;
-	}
-	return status;
-}
-
-static int strike_torn(struct fault *f, const struct request *r, const struct blow *b)
-{
-	int status = b->strike.rule->scatter ? tear_anywhere(f, r, b) : tear_end(f, r, b);
-
-	return status || b->strike.rule->quiet ? status : fail(f, r, b);
-}
-
-static void flip_bits(const struct vec *v, const struct blow *b)
-{
-	for (uint64_t i = 0; i < b->strike.rule->bits; i++) {
-		uint64_t bit = draw(b, i) % (8 * (uint64_t)v->size);
-		unsigned char byte;
-		vec_gather(v, (size_t)(bit / 8), &byte, 1);
-		byte ^= (unsigned char)(1u << bit % 8);
-		vec_scatter(v, (size_t)(bit / 8), &byte, 1);
-	}
-}
-
-/* A write goes wrong in a copy: the memory is the caller's. */
-static int strike_corrupt(struct fault *f, const struct request *r, const struct blow *b)
-{
-	struct request wrong = *r;
-	void *copy;
-	int status;
-
-	if (r->op == FAULT_READ) {
-		status = pass(f, r);
-		if (!status)
-			flip_bits(r->v, b);
-		return status;
-	}
-	copy = malloc(r->v->size);
-	if (!copy)
-		return io_fail(r->io, -ENOMEM, "fault: no memory");
-	vec_gather(r->v, 0, copy, r->v->size);
-	wrong.v = &VEC_FLAT(copy, r->v->size);
-	flip_bits(wrong.v, b);
-	status = pass(f, &wrong);
-	free(copy);
-	return status;
-}
-
-/* Another place of the same length. On a disk that has no other it is the right one. */
-static int strike_misplace(struct fault *f, const struct request *r, const struct blow *b)
-{
-	uint64_t block = f->disk.info.block_size, size = disk_size(&f->disk);
-	uint64_t places = size > r->length ? (size - r->length) / block : 0;
-	uint64_t place = places ? draw(b, 0) % places : r->offset / block;
-	struct request wrong = *r;
-
-	if (places && place >= r->offset / block)
-		place++; /* not the right one */
-	wrong.offset = place * block;
-	return pass(f, &wrong);
-}
-
 /* ------------------------------------------------------------------ power */
 
 static int cut_power(struct fault *f, uint64_t seed, const struct io *io)
 {
 	uint64_t n = atomic_fetch_add(&f->cuts, 1);
 
-	return f->cache ? fault_cache_cut(f->cache, chance_at(seed, STREAM_CUT, n), io) : 0;
+	return f->way.cache ? fault_cache_cut(f->way.cache, chance_at(seed, STREAM_CUT, n), io) : 0;
 }
 
 static void restore_power(struct fault *f)
 {
-	if (f->cache)
-		fault_cache_restore(f->cache);
+	if (f->way.cache)
+		fault_cache_restore(f->way.cache);
 }
 
 /* What was being written may survive like all that the cache holds; nothing else of the request is done. */
-static int strike_cut(struct fault *f, const struct request *r, const struct blow *b)
+static int strike_cut(struct fault *f, const struct fault_request *r, const struct fault_blow *b)
 {
 	struct io plain = io_with_flags(r->io, r->io->flags & ~(unsigned)IO_FUA);
-	struct request held = *r;
+	struct fault_request held = *r;
 	int status = 0;
 
 	held.io = &plain;
-	if (f->cache && r->op != FAULT_READ && r->op != FAULT_FLUSH)
-		status = pass(f, &held);
+	if (f->way.cache && r->op != FAULT_READ && r->op != FAULT_FLUSH)
+		status = fault_pass(&f->way, &held);
 	if (!status)
 		status = cut_power(f, b->seed, r->io);
 	if (b->strike.rule->act == FAULT_RESET)
 		restore_power(f);
 	else
 		atomic_fetch_or(&f->active, POWER_OFF);
-	return status ? status : fail(f, r, b);
+	return status ? status : fault_fail(&f->way, r, b);
 }
 
 /* ------------------------------------------------------------------ requests */
 
-static int strike(struct fault *f, const struct request *r, const struct blow *b)
+static int strike(struct fault *f, const struct fault_request *r, const struct fault_blow *b)
 {
-	switch (b->strike.rule->act) {
-	case FAULT_ERROR:
-		return strike_error(f, r, b);
-	case FAULT_TORN:
-		return strike_torn(f, r, b);
-	case FAULT_DROP:
-		return 0;
-	case FAULT_CORRUPT:
-		return strike_corrupt(f, r, b);
-	case FAULT_MISPLACE:
-		return strike_misplace(f, r, b);
-	case FAULT_STALL:
-		wait_sleep(b->strike.rule->time_ns);
-		return pass(f, r);
-	default:
-		return strike_cut(f, r, b);
-	}
+	enum fault_act act = b->strike.rule->act;
+
+	return act == FAULT_CUT || act == FAULT_RESET ? strike_cut(f, r, b) : fault_act(&f->way, r, b);
 }
 
-/* The longer of what the limits of requests and of bytes ask for. */
-static void wait_for_turn(struct settings *s, const struct request *r)
+/* How long the request waits: the longer of what the limits of requests and of bytes ask for, in ns. */
+static uint64_t take_turn(struct settings *s, const struct fault_request *r)
 {
 	bool reading = r->op == FAULT_READ;
 	uint64_t now, first, second;
 
-	if (r->op == FAULT_FLUSH || !(s->limits[READ_REQUESTS].per_second || s->limits[WRITE_REQUESTS].per_second ||
-				      s->limits[READ_BYTES].per_second || s->limits[WRITE_BYTES].per_second))
-		return;
+	if (!s->limited || r->op == FAULT_FLUSH)
+		return 0;
 	now = wait_now();
 	first = fault_limit_take(&s->limits[reading ? READ_REQUESTS : WRITE_REQUESTS], 1, now);
 	second = r->v ? fault_limit_take(&s->limits[reading ? READ_BYTES : WRITE_BYTES], r->length, now) : 0;
-	if (first || second)
-		wait_sleep(first > second ? first : second);
+	return first > second ? first : second;
 }
 
-static int serve_by(struct fault *f, struct settings *s, const struct request *r)
+static bool heals(const struct settings *s, enum fault_op op)
 {
-	struct blow b = {.seed = s->seed};
+	return s->healing && (op == FAULT_WRITE || op == FAULT_ZEROES);
+}
+
+/* What the settings say of a request; they are kept where they are needed still. */
+struct verdict {
+	struct settings *kept; /* with a reference; NULL: neither struck nor healing */
+	bool struck;
+	struct fault_blow blow;
+	uint64_t wait_ns;
+};
+
+static void judge(struct fault *f, const struct fault_request *r, struct verdict *out)
+{
+	_Atomic uint32_t *place = grace_enter(&f->grace);
+	struct settings *s = atomic_load(&f->settings);
+
+	out->wait_ns = take_turn(s, r);
+	out->struck = fault_rules_ask(&s->rules, r->op, r->offset, r->length, s->seed, &out->blow.strike);
+	out->blow.seed = s->seed;
+	out->kept = out->struck || heals(s, r->op) ? settings_ref(s) : NULL;
+	grace_leave(&f->grace, place);
+}
+
+static int serve_judged(struct fault *f, const struct fault_request *r)
+{
+	struct verdict v;
 	int status;
 
-	wait_for_turn(s, r);
-	if (fault_rules_ask(&s->rules, r->op, r->offset, r->length, s->seed, &b.strike))
-		return strike(f, r, &b);
-	status = pass(f, r);
-	if (!status && (r->op == FAULT_WRITE || r->op == FAULT_ZEROES))
-		fault_rules_heal(&s->rules, r->offset, r->length);
+	judge(f, r, &v);
+	if (v.wait_ns)
+		wait_sleep(v.wait_ns);
+	status = v.struck ? strike(f, r, &v.blow) : fault_pass(&f->way, r);
+	if (!v.struck && !status && v.kept)
+		fault_rules_heal(&v.kept->rules, r->offset, r->length);
+	settings_drop(v.kept);
 	return status;
 }
 
@@ -364,22 +213,15 @@ static int refuse_off(const struct io *io)
 	return io_fail(io, -EIO, "fault: the power is off");
 }
 
-static __attribute__((noinline)) int serve(struct fault *f, const struct request *r)
+static __attribute__((noinline)) int serve(struct fault *f, const struct fault_request *r)
 {
 	unsigned active = atomic_load(&f->active);
-	struct settings *s;
-	int status;
 
 	if (active & UNWATCHED)
 		watch_control(f);
 	if (active & POWER_OFF)
 		return refuse_off(r->io);
-	if (!(active & 1u << r->op))
-		return pass(f, r);
-	s = settings_take(f);
-	status = serve_by(f, s, r);
-	settings_drop(s);
-	return status;
+	return active & 1u << r->op ? serve_judged(f, r) : fault_pass(&f->way, r);
 }
 
 static inline bool is_busy(struct disk *d, enum fault_op op)
@@ -392,35 +234,35 @@ static inline bool is_busy(struct disk *d, enum fault_op op)
 static int fault_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	if (is_busy(d, FAULT_READ))
-		return serve((struct fault *)d, &(struct request){FAULT_READ, v, offset, v->size, io});
+		return serve((struct fault *)d, &(struct fault_request){FAULT_READ, v, offset, v->size, io});
 	return disk_read(d->children[0], v, offset, io);
 }
 
 static int fault_write(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	if (is_busy(d, FAULT_WRITE))
-		return serve((struct fault *)d, &(struct request){FAULT_WRITE, v, offset, v->size, io});
+		return serve((struct fault *)d, &(struct fault_request){FAULT_WRITE, v, offset, v->size, io});
 	return disk_write(d->children[0], v, offset, io);
 }
 
 static int fault_flush(struct disk *d, const struct io *io)
 {
 	if (is_busy(d, FAULT_FLUSH))
-		return serve((struct fault *)d, &(struct request){FAULT_FLUSH, NULL, 0, 0, io});
+		return serve((struct fault *)d, &(struct fault_request){FAULT_FLUSH, NULL, 0, 0, io});
 	return disk_flush(d->children[0], io);
 }
 
 static int fault_discard(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
 {
 	if (is_busy(d, FAULT_DISCARD))
-		return serve((struct fault *)d, &(struct request){FAULT_DISCARD, NULL, offset, length, io});
+		return serve((struct fault *)d, &(struct fault_request){FAULT_DISCARD, NULL, offset, length, io});
 	return disk_discard(d->children[0], offset, length, io);
 }
 
 static int fault_write_zeroes(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
 {
 	if (is_busy(d, FAULT_ZEROES))
-		return serve((struct fault *)d, &(struct request){FAULT_ZEROES, NULL, offset, length, io});
+		return serve((struct fault *)d, &(struct fault_request){FAULT_ZEROES, NULL, offset, length, io});
 	return disk_write_zeroes(d->children[0], offset, length, io);
 }
 
@@ -437,7 +279,7 @@ static int fault_extents(struct disk *d, struct extents *out, const struct io *i
 
 	if (is_off(f))
 		return refuse_off(io);
-	return f->cache ? fault_cache_extents(f->cache, out, io) : disk_extents(d->children[0], out, io);
+	return f->way.cache ? fault_cache_extents(f->way.cache, out, io) : disk_extents(d->children[0], out, io);
 }
 
 /* What is held is written back first: the old and the new end are durable. */
@@ -446,8 +288,8 @@ static int fault_resize(struct disk *d, uint64_t size, const struct io *io)
 	struct fault *f = (struct fault *)d;
 	int status = is_off(f) ? refuse_off(io) : 0;
 
-	if (!status && f->cache)
-		status = fault_cache_flush(f->cache, io);
+	if (!status && f->way.cache)
+		status = fault_cache_flush(f->way.cache, io);
 	return status ? status : disk_resize(d->children[0], size, io);
 }
 
@@ -456,8 +298,8 @@ static int fault_eject(struct disk *d, const struct io *io)
 	struct fault *f = (struct fault *)d;
 	int status = is_off(f) ? refuse_off(io) : 0;
 
-	if (!status && f->cache)
-		status = fault_cache_flush(f->cache, io);
+	if (!status && f->way.cache)
+		status = fault_cache_flush(f->way.cache, io);
 	return status ? status : disk_eject(d->children[0], io);
 }
 
@@ -473,7 +315,7 @@ static bool rules_change_reads(const struct fault_rules *rules)
 /* The settings as opened; a control file might bring others. */
 static bool shows_what_is_below(const struct fault *f)
 {
-	return !f->cache && !f->control && !rules_change_reads(&f->settings->rules);
+	return !f->way.cache && !f->control && !rules_change_reads(&atomic_load(&f->settings)->rules);
 }
 
 static int fault_identity(struct disk *d, struct identity *out)
@@ -510,8 +352,8 @@ static void fault_describe(struct disk *d, json_t *object)
 	settings_drop(s);
 	json_object_set_new(object, "power", json_string(is_off(f) ? "off" : "on"));
 	json_object_set_new(object, "cuts", json_integer((json_int_t)atomic_load(&f->cuts)));
-	if (f->cache)
-		fault_cache_describe(f->cache, object);
+	if (f->way.cache)
+		fault_cache_describe(f->way.cache, object);
 	control_describe(f->control, object);
 }
 
@@ -526,10 +368,10 @@ static int fault_close(struct disk *d, bool abandoned, struct error *err)
 	int status = 0;
 
 	control_close(f->control);
-	if (f->cache && !abandoned && !is_off(f) && !d->read_only)
-		status = fault_cache_flush(f->cache, &io);
-	fault_cache_free(f->cache);
-	settings_drop(f->settings);
+	if (f->way.cache && !abandoned && !is_off(f) && !d->read_only)
+		status = fault_cache_flush(f->way.cache, &io);
+	fault_cache_free(f->way.cache);
+	settings_drop(atomic_load(&f->settings));
 	return status ? error_set(err, status, "cache: %s", failure.text) : 0;
 }
 
@@ -549,6 +391,15 @@ static const struct disk_ops fault_ops = {
 
 /* ------------------------------------------------------------------ the spec */
 
+static void read_limits(struct settings *s, const struct spec *spec)
+{
+	for (unsigned i = 0; i < LIMITS; i++) {
+		s->limits[i].per_second = spec_number(spec, limit_names[i]);
+		s->limits[i].burst_ns = spec_number(spec, "burst");
+		s->limited = s->limited || s->limits[i].per_second;
+	}
+}
+
 static int settings_read(struct settings **out, const struct spec *spec, struct error *err)
 {
 	struct settings *s = calloc(1, sizeof(*s));
@@ -560,10 +411,10 @@ static int settings_read(struct settings **out, const struct spec *spec, struct 
 	atomic_init(&s->references, 1);
 	s->seed = spec_number(spec, "seed");
 	s->off = spec_number(spec, "power");
-	for (unsigned i = 0; i < LIMITS; i++)
-		s->limits[i] = (struct fault_limit){.per_second = spec_number(spec, limit_names[i]),
-						    .burst_ns = spec_number(spec, "burst")};
+	read_limits(s, spec);
 	status = fault_rules_parse(spec_text(spec, "rules"), &s->rules, err);
+	for (unsigned i = 0; i < s->rules.count; i++)
+		s->healing = s->healing || s->rules.list[i].heal;
 	if (status)
 		settings_drop(s);
 	else
@@ -571,25 +422,16 @@ static int settings_read(struct settings **out, const struct spec *spec, struct 
 	return status;
 }
 
+/* Of which operations requests are to be judged. */
 static unsigned active_by(const struct settings *s)
 {
-	unsigned active = s->rules.ops | (s->off ? POWER_OFF : 0);
+	unsigned changes = 1u << FAULT_WRITE | 1u << FAULT_ZEROES, active = s->rules.ops | (s->off ? POWER_OFF : 0);
 
-	for (unsigned i = 0; i < LIMITS; i++)
-		if (s->limits[i].per_second)
-			active |= i == READ_REQUESTS || i == READ_BYTES
-					  ? 1u << FAULT_READ
-					  : 1u << FAULT_WRITE | 1u << FAULT_ZEROES | 1u << FAULT_DISCARD;
+	if (s->healing)
+		active |= changes;
+	if (s->limited)
+		active |= changes | 1u << FAULT_READ | 1u << FAULT_DISCARD;
 	return active;
-}
-
-/* Writing may heal. */
-static unsigned heals(const struct fault_rules *rules)
-{
-	for (unsigned i = 0; i < rules->count; i++)
-		if (rules->list[i].heal)
-			return 1u << FAULT_WRITE | 1u << FAULT_ZEROES;
-	return 0;
 }
 
 /* The new settings hold from now on; the power goes off, or on again. */
@@ -598,7 +440,7 @@ static void settings_put(struct fault *f, struct settings *s)
 	unsigned active = atomic_load(&f->active), next;
 
 	do
-		next = (active & (UNWATCHED | CACHED)) | active_by(s) | heals(&s->rules);
+		next = (active & (UNWATCHED | CACHED)) | active_by(s);
 	while (!atomic_compare_exchange_weak(&f->active, &active, next));
 	if (s->off && !(active & POWER_OFF))
 		cut_power(f, s->seed, &io_plain);
@@ -628,27 +470,27 @@ static int change_settings(void *owner, const struct spec *spec, struct error *e
 		status = settings_read(&s, spec, err);
 	if (status)
 		return status;
-	short_lock_exclusive(&f->lock);
-	old = f->settings;
+	old = atomic_load(&f->settings);
 	if (!spec_given(spec, "seed"))
 		s->seed = old->seed;
-	f->settings = s;
-	short_unlock_exclusive(&f->lock);
+	atomic_store(&f->settings, s);
 	settings_put(f, s);
+	grace_wait(&f->grace);
 	settings_drop(old);
 	return 0;
 }
 
 static int first_settings(struct fault *f, const struct spec *spec, struct error *err)
 {
-	int status = settings_read(&f->settings, spec, err);
+	struct settings *s;
+	int status = settings_read(&s, spec, err);
 
 	if (status)
 		return status;
-	if (!spec_given(spec, "seed") &&
-	    getrandom(&f->settings->seed, sizeof(f->settings->seed), 0) != sizeof(f->settings->seed))
+	atomic_store(&f->settings, s);
+	if (!spec_given(spec, "seed") && getrandom(&s->seed, sizeof(s->seed), 0) != sizeof(s->seed))
 		return error_set_errno(err, -errno, "seed: no random numbers");
-	settings_put(f, f->settings);
+	settings_put(f, s);
 	return 0;
 }
 
@@ -665,9 +507,9 @@ static int open_cache(struct fault *f, const struct spec *spec, struct error *er
 	}
 	if (unit % block)
 		return error_set(err, -EINVAL, "atomic: %" PRIu64 " bytes are no whole blocks of %" PRIu32 " bytes", unit, block);
-	f->cache = fault_cache_create(f->disk.children[0], limit ? limit : DEFAULT_CACHE, unit ? (uint32_t)unit : block,
+	f->way.cache = fault_cache_create(f->disk.children[0], limit ? limit : DEFAULT_CACHE, unit ? (uint32_t)unit : block,
 				      spec_given(spec, "in-order"));
-	if (!f->cache)
+	if (!f->way.cache)
 		return error_set(err, -ENOMEM, "no memory");
 	f->disk.info.flags |= DISK_FUA;
 	atomic_fetch_or(&f->active, CACHED);
@@ -708,6 +550,7 @@ static int fault_open(const struct open_request *request, struct disk **out, str
 	if (!f)
 		return error_set(err, -ENOMEM, "no memory");
 	disk_inherit(&f->disk);
+	f->way.below = request->children[0];
 	status = open_parts(f, request->spec, err);
 	if (!status)
 		status = disk_publish(&f->disk, disk_size(request->children[0]), err);

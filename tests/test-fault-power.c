@@ -6,6 +6,7 @@
 #include "core/loop.h"
 #include "core/open.h"
 #include "core/wait.h"
+#include "decorators/fault-cache.h"
 #include "tests/loops.h"
 #include "tests/model.h"
 #include "tests/trap.h"
@@ -272,6 +273,58 @@ static void test_extents_show_what_is_held_as_data(void)
 	close_disk(d);
 }
 
+/* A disk between cache and trap, behind whose reads something happens. */
+static struct {
+	struct disk *top;
+	unsigned left; /* so many more times */
+	char next;
+} behind_reads;
+
+/* What the read has just missed comes to the disk below. */
+static int read_and_flush(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	int status = disk_read(d->children[0], v, offset, io);
+
+	if (behind_reads.left) {
+		behind_reads.left--;
+		CHECK_EQ(disk_flush(behind_reads.top, &io_plain), 0);
+		if (behind_reads.left)
+			CHECK_EQ(put_blocks(behind_reads.top, 0, 1, behind_reads.next++, 0), 0);
+	}
+	return status;
+}
+
+static struct disk *open_over_hook(void)
+{
+	static const struct disk_ops ops = {.read = read_and_flush};
+	const struct trap_options options = {.size = SIZE};
+	struct disk *below, *d;
+
+	trap = trap_create(&options);
+	below = &trap->disk;
+	d = disk_new(sizeof(*d), "hook", &ops, &below, 1);
+	disk_inherit(d);
+	if (disk_publish(d, SIZE, NULL))
+		abort();
+	return trap_wrap("fault:;cache:null:1M", d);
+}
+
+/* Not even a moment is there at which what was written is neither held nor below; however often it moves. */
+static void test_reads_miss_nothing_that_moves(void)
+{
+	for (unsigned times = 1; times <= 3; times++) {
+		struct disk *d = open_over_hook();
+		unsigned char memory[1024];
+		CHECK_EQ(put_blocks(d, 0, 1, 'a', 0), 0);
+		behind_reads = (typeof(behind_reads)){.top = d, .left = times, .next = 'b'};
+		CHECK_EQ(disk_read(d, &VEC_FLAT(memory, 1024), 0, &io_plain), 0);
+		CHECK_EQ(behind_reads.left, 0);
+		CHECK_EQ(block_of(memory), 'a' + (int)times - 1);
+		CHECK_EQ(trap->counts[TRAP_READ], times + 1);
+		close_disk(d);
+	}
+}
+
 /* ------------------------------------------------------------------ power cuts */
 
 /* Strikes the next flush: what it would have made durable is what is at stake. */
@@ -534,6 +587,31 @@ static void test_opened_without_power(void)
 	close_disk(d);
 }
 
+/* A request that was on its way when the power went. */
+static void test_late_comers_find_the_cache_off(void)
+{
+	const struct trap_options options = {.size = SIZE};
+	struct fault_cache *c;
+	CLEANUP_EXTENTS struct extents e;
+	char memory[512] = "";
+
+	trap = trap_create(&options);
+	c = fault_cache_create(&trap->disk, 1 << 20, 512, false);
+	extents_init(&e, 0, SIZE, SIZE_MAX);
+	CHECK_EQ(fault_cache_write(c, &VEC_FLAT(memory, 512), 0, &io_plain), 0);
+	CHECK_EQ(fault_cache_cut(c, 1, &io_plain), 0);
+	CHECK_EQ(fault_cache_read(c, &VEC_FLAT(memory, 512), 0, &io_plain), -EIO);
+	CHECK_EQ(fault_cache_write(c, &VEC_FLAT(memory, 512), 0, &io_plain), -EIO);
+	CHECK_EQ(fault_cache_write_zeroes(c, 0, 512, &io_plain), -EIO);
+	CHECK_EQ(fault_cache_discard(c, 0, 512, &io_plain), -EIO);
+	CHECK_EQ(fault_cache_flush(c, &io_plain), -EIO);
+	CHECK_EQ(fault_cache_extents(c, &e, &io_plain), -EIO);
+	fault_cache_restore(c);
+	CHECK_EQ(fault_cache_read(c, &VEC_FLAT(memory, 512), 0, &io_plain), 0);
+	fault_cache_free(c);
+	disk_close(&trap->disk, NULL);
+}
+
 /* Close fails, since it flushes; what was held is gone already, and nothing is written. */
 static void test_closed_without_power(void)
 {
@@ -652,6 +730,7 @@ int main(void)
 	TAP_RUN(test_resize_and_eject_write_back_first);
 	TAP_RUN(test_disk_below_becomes_smaller);
 	TAP_RUN(test_extents_show_what_is_held_as_data);
+	TAP_RUN(test_reads_miss_nothing_that_moves);
 	TAP_RUN(test_cut_keeps_what_was_flushed);
 	TAP_RUN(test_cut_in_order);
 	TAP_RUN(test_larger_units);
@@ -662,6 +741,7 @@ int main(void)
 	TAP_RUN(test_power_off_and_on);
 	TAP_RUN(test_power_off_and_on_with_a_cache);
 	TAP_RUN(test_opened_without_power);
+	TAP_RUN(test_late_comers_find_the_cache_off);
 	TAP_RUN(test_closed_without_power);
 	TAP_RUN(test_cuts_under_traffic);
 	TAP_RUN(test_fibers_share_a_cache);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Faults: whom rules strike and how, again the same by a seed; limits; changes at run time. The cache is in test-fault-power. */
+/*
+ * Faults: whom rules strike and how, again the same by a seed; limits; changes at run time. The cache is in test-
+ * fault-power.
+ */
 #include <errno.h>
 #include <pthread.h>
 
@@ -412,7 +415,7 @@ static void test_torn_anywhere(void)
 	uint64_t ever = 0, always = 0xff;
 	bool gap = false;
 
-	for (unsigned i = 0; i < 200; i++) {
+	for (unsigned i = 0; i < 3000; i++) {
 		uint64_t blocks;
 		CHECK_EQ(ask_at(d, TRAP_WRITE, 0, 8 * 512), -EIO);
 		blocks = new_blocks(9);
@@ -717,21 +720,23 @@ static void test_bad_blocks_are_bad_again(void)
 struct traffic {
 	struct disk *disk;
 	_Atomic bool stop;
-	_Atomic unsigned requests;
+	_Atomic unsigned requests, next;
 };
 
-/* Whatever the rules are, a request answers one of the statuses that some of them have. */
+/* Whatever the rules are, a request answers one of the statuses that some of them have. Each has a place of its own. */
 static void *make_traffic(void *argument)
 {
 	struct traffic *t = argument;
+	uint64_t place = atomic_fetch_add(&t->next, 1) * UINT64_C(65536);
 	char memory[4096];
 
 	memset(memory, 'n', sizeof(memory));
 	for (unsigned i = 0; !atomic_load(&t->stop); i++) {
+		uint64_t offset = place + i % 16 * 4096;
 		struct failure failure = {0};
 		struct io io = {.failure = &failure};
-		int status = i % 3   ? disk_write(t->disk, &VEC_FLAT(memory, 4096), i % 16 * 4096, &io)
-			     : i % 2 ? disk_read(t->disk, &VEC_FLAT(memory, 4096), i % 16 * 4096, &io)
+		int status = i % 3   ? disk_write(t->disk, &VEC_FLAT(memory, 4096), offset, &io)
+			     : i % 2 ? disk_read(t->disk, &VEC_FLAT(memory, 4096), offset, &io)
 				     : disk_flush(t->disk, &io);
 		CHECK(!status || status == -EIO || status == -ENODATA);
 		CHECK(!status || !strncmp(failure.text, "fault: rule 1 (", 15));
@@ -880,6 +885,22 @@ static void test_refused_rules(void)
 	}
 }
 
+/* Every request asks all of them. */
+static void test_too_many_rules(void)
+{
+	CLEANUP_ERROR struct error err = {0};
+	static char text[9 * (FAULT_RULES_MAX + 1)];
+	struct fault_rules rules;
+
+	for (unsigned i = 0; i < FAULT_RULES_MAX; i++)
+		strcat(text, i ? "+read=io" : "read=io");
+	CHECK_EQ(fault_rules_parse(text, &rules, &err), 0);
+	CHECK_EQ(rules.count, FAULT_RULES_MAX);
+	fault_rules_free(&rules);
+	CHECK_EQ(fault_rules_parse(strcat(text, "+read=io"), &rules, &err), -EINVAL);
+	CHECK(strstr(error_text(&err), "more than 1024"));
+}
+
 static void check_refused_spec(const char *spec, const char *says)
 {
 	CLEANUP_ERROR struct error err = {0};
@@ -935,6 +956,7 @@ int main(void)
 	TAP_RUN(test_identity_where_reads_are_true);
 	TAP_RUN(test_fua_is_that_of_the_disk_below);
 	TAP_RUN(test_refused_rules);
+	TAP_RUN(test_too_many_rules);
 	TAP_RUN(test_refused_options);
 	return TAP_DONE();
 }

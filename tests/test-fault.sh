@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# What clients see of a disk that fails: errors with the right errno and text through nbdkit, bad blocks that badblocks finds and
-# rewriting heals, and power cuts through the control file.
+# What clients see of a disk that fails: errors with the right errno and text through nbdkit, bad blocks that badblocks
+# finds and rewriting heals, and power cuts through the control file.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
 . "$top_srcdir/tests/mount.sh"
 need_mount
@@ -27,7 +27,8 @@ say() {
 
 test_errno() {
   need_client
-  start_nbdkit "fault:write=nospace,at=0,len=4K+write=io,at=4K,len=4K+read=medium,at=8K,len=4K+zeroes=readonly+flush=io,nth=2:mem:1M"
+  local rules="write=nospace,at=0,len=4K+write=io,at=4K,len=4K+read=medium,at=8K,len=4K+zeroes=readonly+flush=io,nth=2"
+  start_nbdkit "fault:$rules:mem:1M"
   "$client" "$nbd_uri" "fails ENOSPC write 0 4K 0x11" "fails EIO write 4K 512 0x11" "fails EIO read 10K 512 0" \
     "fails EPERM zero 64K 4K" "write 12K 4K 0x22" "read 12K 4K 0x22" "flush" "fails EIO flush" "flush"
   cat "$nbd_log"
@@ -45,8 +46,8 @@ test_qemu_io() {
   [[ $(grep -c "write failed: Input/output error" out) -eq 1 ]]
 }
 
-# A copy fails at the bad spot, and works when that is not asked for. One connection: nbdkit itself does not survive it when a
-# client leaves with answers under way on several.
+# A copy fails at the bad spot, and works when that is not asked for. One connection: nbdkit itself does not survive it
+# when a client leaves with answers under way on several.
 test_nbdcopy() {
   need nbdcopy libnbd-bin
   head -c 8M /dev/urandom >in.img
@@ -147,10 +148,10 @@ test_kill() {
   truncate -s 16M disk.img
   mkdir disks
   start_mount disks "d=fault:;cache:file:disk.img"
-  head -c 1M /dev/zero | tr '\0' a >a
-  head -c 1M /dev/zero | tr '\0' b >b
-  dd if=a of=disks/d bs=64K conv=notrunc,fsync status=none
-  dd if=b of=disks/d bs=64K seek=16 conv=notrunc oflag=direct status=none
+  head -c 1M /dev/zero | tr '\0' a >full-of-a
+  head -c 1M /dev/zero | tr '\0' b >full-of-b
+  dd if=full-of-a of=disks/d bs=64K conv=notrunc,fsync status=none
+  dd if=full-of-b of=disks/d bs=64K seek=16 conv=notrunc oflag=direct status=none
   holds disk.img 0 1M a
   holds disk.img 1M 1M '\0'
   kill_mount

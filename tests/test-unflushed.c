@@ -12,6 +12,31 @@
 #define ANY UNFLUSHED_ANY
 #define IN_ORDER UNFLUSHED_IN_ORDER
 
+/* ------------------------------------------------------------------ memory that runs out */
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void *__real_reallocarray(void *memory, size_t count, size_t size);
+void *__wrap_reallocarray(void *memory, size_t count, size_t size);
+
+/* The allocation that makes it zero fails; 0: none does. */
+static unsigned fail_in;
+
+static bool fails_now(void)
+{
+	return fail_in && !--fail_in;
+}
+
+void *__wrap_malloc(size_t size)
+{
+	return fails_now() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_reallocarray(void *memory, size_t count, size_t size)
+{
+	return fails_now() ? NULL : __real_reallocarray(memory, count, size);
+}
+
 /* ------------------------------------------------------------------ sets of small media */
 
 struct medium {
@@ -748,6 +773,71 @@ static void test_past_the_end_of_all(void)
 	unflushed_free(u);
 }
 
+/* Tries the change with the first, the second, ... allocation failing: until it works, nothing changes. */
+static void check_without_memory(struct story *s, int (*change)(struct unflushed *u))
+{
+	size_t records = unflushed_records(s->u), bytes = unflushed_bytes(s->u);
+	unsigned nth = 0;
+	int status;
+
+	do {
+		fail_in = ++nth;
+		status = change(s->u);
+		if (!status)
+			break;
+		CHECK_EQ(status, -ENOMEM);
+		CHECK_EQ(unflushed_records(s->u), records);
+		CHECK_EQ(unflushed_bytes(s->u), bytes);
+		fail_in = 0;
+		check_find(s);
+		check_states(s, ANY);
+	} while (nth < 20);
+	fail_in = 0;
+	CHECK(nth > 1 && nth < 20);
+}
+
+static int write_and_grow(struct unflushed *u)
+{
+	return unflushed_record_write(u, 10, "123456", 6);
+}
+
+static int zero_within(struct unflushed *u)
+{
+	return unflushed_record_zero(u, 2, 5, 7);
+}
+
+static int cut_off(struct unflushed *u)
+{
+	return unflushed_record_resize(u, 3);
+}
+
+static int sample_nothing(struct unflushed *u)
+{
+	const struct unflushed_sink sink = {.write = refuse};
+	int status = unflushed_sample(u, ANY, 2, &sink);
+
+	return status == -ENOMEM ? status : 0;
+}
+
+static int count(struct unflushed *u)
+{
+	return unflushed_count_states(u, ANY) ? 0 : -ENOMEM;
+}
+
+static void test_no_memory_changes_nothing(void)
+{
+	int (*const changes[])(struct unflushed *u) = {write_and_grow, zero_within, cut_off, sample_nothing, count};
+
+	for (size_t i = 0; i < sizeof(changes) / sizeof(*changes); i++) {
+		struct story s;
+		begin(&s, 12);
+		do_write(&s, 0, 9);
+		do_write(&s, 3, 2);
+		check_without_memory(&s, changes[i]);
+		end(&s);
+	}
+}
+
 static void test_image_keeps_to_its_size(void)
 {
 	struct unflushed_image image = {0};
@@ -789,6 +879,7 @@ int main(void)
 	TAP_RUN(test_large_zeroing);
 	TAP_RUN(test_flush_writes_once);
 	TAP_RUN(test_past_the_end_of_all);
+	TAP_RUN(test_no_memory_changes_nothing);
 	TAP_RUN(test_image_keeps_to_its_size);
 	return TAP_DONE();
 }

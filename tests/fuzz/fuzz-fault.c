@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The rules of fault, in the first line; what follows are requests. Rules that parse strike the same requests the same way when they are
- * parsed again, no more often than they say, and keep to their ranges; what does not parse is refused in one line of text.
+ * The rules of fault, in the first line; what follows are requests. Rules that parse strike the same requests the
+ * same way when they are parsed again, no more often than they say, and keep to their ranges; what does not parse is
+ * refused in one line of text.
  */
 #include <stdio.h>
 #include <stdlib.h>
