@@ -407,7 +407,8 @@ static bool has(const char *text, const char *part)
 	return strstr(text, part) != NULL;
 }
 
-/* Images have sectors of 512 bytes, and nothing else. */
+/* Images have sectors of 512 bytes, and nothing else. Resizing them is slow by its flushes: the first ones are enough for that. */
+#define RESIZED_IMAGES 4
 static const char *const image_stacks[] = {
 	"vhd:VHDFIXED",
 	"vhd:VHDDYNAMIC",
@@ -612,7 +613,7 @@ int main(void)
 	check_each(leaves, sizeof(leaves) / sizeof(*leaves));
 	check_each(stacks, sizeof(stacks) / sizeof(*stacks));
 	for (size_t i = 0; i < sizeof(image_stacks) / sizeof(*image_stacks); i++)
-		check_spec(image_stacks[i], 512, (struct contract){0});
+		check_spec(image_stacks[i], 512, (struct contract){.without = i < RESIZED_IMAGES ? 0 : CONTRACT_RESIZE | CONTRACT_FIBERS});
 	check_spec("mem:SIZE;block=BLOCK", 1024, (struct contract){0});
 	check_spec("mem:6M;block=BLOCK", 65536, (struct contract){0});
 	check_spec("mmap:FILE;block=BLOCK", 1024, (struct contract){0});
