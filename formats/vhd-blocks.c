@@ -224,9 +224,22 @@ static uint32_t bit_run(const struct vhd_bitmap *b, uint32_t from, uint32_t coun
 	return count;
 }
 
+/* Sets bits [first, end). *changed: one of them was clear. The sectors of the bitmap where one was, or with `again` all, are dirty. */
+static void set_bits(struct vhd_bitmap *b, uint32_t first, uint32_t end, bool again, bool *changed)
+{
+	for (uint32_t i = first / 64; i * 64 < end; i++) {
+		uint64_t mask = word_mask(i * 64 < first ? first % 64 : 0, (uint32_t)min64(end - i * 64, 64));
+		if ((atomic_fetch_or(&b->bits[i], mask) & mask) == mask && !again)
+			continue;
+		atomic_fetch_or(&b->dirty[i / 64 / 64], UINT64_C(1) << (i / 64) % 64);
+		*changed = true;
+	}
+}
+
 /*
- * The bit is set before it is said to be dirty, and a commit takes it in the reverse order: so none is missed. Whoever
- * sees a whole bitmap as full may skip it from then on; a commit still finds what is dirty.
+ * A bit is set before its sector is said to be dirty, and a commit takes them in the reverse order: so none is missed. Who finds a bit set
+ * by somebody that is not yet through (`markers`) says that it is dirty himself, since a flush that follows must have it
+ * committed. Whoever sees a bitmap as full may skip it from then on; a commit still finds what is dirty.
  */
 int vhd_mark_present(struct vhd *v, struct vhd_page *p, uint32_t block, uint32_t at, uint64_t from, uint64_t length, const struct io *io)
 {
@@ -237,18 +250,15 @@ int vhd_mark_present(struct vhd *v, struct vhd_page *p, uint32_t block, uint32_t
 
 	if (status || b == VHD_BITMAP_FULL || atomic_load_explicit(&b->full, memory_order_acquire))
 		return status;
-	for (uint32_t i = first / 64; i * 64 < end; i++) {
-		uint64_t mask = word_mask(i * 64 < first ? first % 64 : 0, (uint32_t)min64(end - i * 64, 64));
-		if ((atomic_fetch_or(&b->bits[i], mask) & mask) == mask)
-			continue;
-		atomic_fetch_or(&b->dirty[i / 64 / 64], UINT64_C(1) << (i / 64) % 64);
-		changed = true;
-	}
-	if (!changed)
-		return 0;
-	vhd_bitmap_dirty(v, b);
-	if (is_full(v, b))
+	atomic_fetch_add(&b->markers, 1);
+	set_bits(b, first, end, false, &changed);
+	if (!changed && atomic_load(&b->markers) > 1)
+		set_bits(b, first, end, true, &changed);
+	if (changed)
+		vhd_bitmap_dirty(v, b);
+	if (changed && is_full(v, b))
 		atomic_store(&b->full, true);
+	atomic_fetch_sub(&b->markers, 1);
 	return 0;
 }
 

@@ -179,7 +179,10 @@ static int write_ones(struct vhd *v, uint32_t at, const struct io *io)
 	return status;
 }
 
-/* Under the block's stripe. The bitmap is known before the entry is to be seen. */
+/*
+ * Under the block's stripe. The bitmap is known, and the entry pending, before the entry is to be seen: who finds the block, writes to it
+ * and flushes must have it committed.
+ */
 static int place_block(struct vhd *v, struct vhd_page *p, uint32_t block, uint32_t *at, const struct io *io)
 {
 	unsigned i = block & (VHD_PAGE_ENTRIES - 1);
@@ -195,8 +198,8 @@ static int place_block(struct vhd *v, struct vhd_page *p, uint32_t block, uint32
 		}
 		atomic_store(&p->bitmaps[i], VHD_BITMAP_FULL);
 	}
-	atomic_store(&p->at[i], *at);
 	vhd_page_dirty(v, p, block);
+	atomic_store(&p->at[i], *at);
 	return 0;
 }
 
@@ -278,14 +281,25 @@ static void copy_bitmap(const struct vhd *v, struct vhd_bitmap *b)
 			b->file[i] = htobe64(atomic_load(&b->bits[i]));
 }
 
+/* An entry that is pending and absent, here and in the file, is about to be placed: it stays pending. */
+static void copy_entry(struct vhd_page *p, unsigned i)
+{
+	uint32_t at = htobe32(atomic_load(&p->at[i]));
+	uint64_t bit = UINT64_C(1) << i % 64;
+
+	if (at == VHD_ABSENT && p->file[i] == VHD_ABSENT) {
+		p->committing[i / 64] &= ~bit;
+		atomic_fetch_or(&p->pending[i / 64], bit);
+	}
+	p->file[i] = at;
+}
+
 static void copy_page(struct vhd_page *p)
 {
 	for (unsigned w = 0; w < VHD_PAGE_ENTRIES / 64; w++) {
 		p->committing[w] = atomic_exchange(&p->pending[w], 0);
-		for (uint64_t bits = p->committing[w]; bits; bits &= bits - 1) {
-			unsigned i = w * 64 + (unsigned)__builtin_ctzll(bits);
-			p->file[i] = htobe32(atomic_load(&p->at[i]));
-		}
+		for (uint64_t bits = p->committing[w]; bits; bits &= bits - 1)
+			copy_entry(p, w * 64 + (unsigned)__builtin_ctzll(bits));
 	}
 }
 

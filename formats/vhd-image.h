@@ -29,6 +29,7 @@ struct vhd_bitmap {
 	uint32_t block;
 	_Atomic bool listed;
 	_Atomic bool full;                                     /* every bit is set */
+	_Atomic uint32_t markers;                              /* who sets bits and has not said so yet */
 	_Atomic uint64_t dirty[(VHD_BITMAP_SECTORS + 63) / 64]; /* sectors of the bitmap with bits that are not in `file` */
 	uint64_t committing[(VHD_BITMAP_SECTORS + 63) / 64];
 	uint64_t *file;
