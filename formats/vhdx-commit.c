@@ -431,6 +431,8 @@ int vhdx_commit_begin(struct vhdx *x, const struct io *io)
 		return io_fail(io, -ENOMEM, "'%s': no memory", x->file->name);
 	if (guid_random(&next.file_write) || (!x->writer->keeps_data && guid_random(&next.data_write)))
 		return io_fail(io, -EIO, "'%s': no random numbers", x->file->name);
+	if (!guid_is_null(&x->writer->next_data))
+		next.data_write = x->writer->next_data;
 	return store_header(x, &next, io);
 }
 

@@ -204,8 +204,8 @@ int vhdx_create(struct container *c, const struct vhdx_create_options *o, struct
 	int status = take_options(&k, o, err);
 
 	if (!status && o->has_parent)
-		status = vhdx_locator_encode(&o->parent, o->parent_relative, o->parent_absolute, &k.locator, &k.meta.locator_length,
-					     err);
+		status = vhdx_locator_encode(&o->parent, NULL, o->parent_relative, o->parent_absolute, &k.locator,
+					     &k.meta.locator_length, err);
 	if (status)
 		return status;
 	lay_out(&k);
@@ -215,58 +215,6 @@ int vhdx_create(struct container *c, const struct vhdx_create_options *o, struct
 }
 
 /* ------------------------------------------------------------------ children */
-
-static void slashes_to_backslashes(char *text)
-{
-	for (; *text; text++)
-		if (*text == '/')
-			*text = '\\';
-}
-
-/* Folders that `a` and `b`, absolute, begin with in common: how many bytes of either. */
-static size_t common_folders(const char *a, const char *b)
-{
-	size_t common = 0;
-
-	for (size_t i = 0; a[i] && a[i] == b[i]; i++)
-		if (a[i] == '/')
-			common = i + 1;
-	return common;
-}
-
-/* The way from the folder of `from` to `to`, both absolute, as Windows writes it: ".\\name", "..\\name". NULL: no memory. */
-static char *relative_path(const char *from, const char *to)
-{
-	size_t common = common_folders(from, to), ups = 0;
-	char *out, *end;
-
-	for (const char *p = from + common; *p; p++)
-		ups += *p == '/';
-	out = malloc(strlen(to) + 3 * ups + 3);
-	if (!out)
-		return NULL;
-	end = ups ? out : stpcpy(out, "./");
-	while (ups--)
-		end = stpcpy(end, "../");
-	strcpy(end, to + common);
-	slashes_to_backslashes(out);
-	return out;
-}
-
-/* The absolute path that a new file will have: of its folder by the system, since it is not there itself. NULL with errno. */
-static char *absolute_of_new(const char *path)
-{
-	const char *name = strrchr(path, '/');
-	char *folder = name ? strndup(path, (size_t)(name - path) + 1) : strdup("."), *real, *out = NULL;
-
-	name = name ? name + 1 : path;
-	real = folder ? realpath(folder, NULL) : NULL;
-	if (real && asprintf(&out, "%s/%s", strcmp(real, "/") ? real : "", name) < 0)
-		out = NULL;
-	free(real);
-	free(folder);
-	return out;
-}
 
 static int options_of_parent(const char *parent, struct vhdx_create_options *o, struct error *err)
 {
@@ -309,20 +257,13 @@ static int create_file(const char *path, const struct vhdx_create_options *o, st
 int vhdx_create_child(const char *path, const char *parent, uint32_t block_size, struct error *err)
 {
 	struct vhdx_create_options o = {.block_size = block_size};
-	char *here = absolute_of_new(path), *there = here ? realpath(parent, NULL) : NULL;
-	char *relative = there ? relative_path(here, there) : NULL;
-	int status = relative ? 0 : error_set_errno(err, errno ? -errno : -ENOMEM, "cannot find '%s'", here ? parent : path);
+	int status = vhdx_locator_paths(path, parent, (char **)&o.parent_relative, (char **)&o.parent_absolute, err);
 
 	if (!status)
 		status = options_of_parent(parent, &o, err);
-	if (!status) {
-		slashes_to_backslashes(there);
-		o.parent_relative = relative;
-		o.parent_absolute = there;
+	if (!status)
 		status = create_file(path, &o, err);
-	}
-	free(relative);
-	free(there);
-	free(here);
+	free((char *)(uintptr_t)o.parent_relative);
+	free((char *)(uintptr_t)o.parent_absolute);
 	return status;
 }

@@ -9,7 +9,8 @@
  *   vhdx-map.c        where data lies: what everything else stands on
  *   vhdx-layer.c      opening, reading (this file); vhdx-chain.c: with parents; vhdx.c: as a kind of disk
  *   vhdx-write.c      writing, with its invariants; vhdx-space.c: space in the file; vhdx-commit.c: the log as a writer has it
- *   vhdx-resize.c     another size; vhdx-create.c: new files; vhdx-compact.c: smaller ones; vhdx-check.c: damaged ones
+ *   vhdx-resize.c     another size; vhdx-create.c: new files; vhdx-compact.c: smaller ones; vhdx-check.c: damaged ones;
+ *                     vhdx-parent.c: another parent, or one with the child's content
  *
  * A request looks up where its data lies inside x->grace and stays inside until it has read or written there: space that was freed is
  * given to another block only when all are out who may have looked before. What it finds missing it loads from outside, and

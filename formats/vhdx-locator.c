@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -184,8 +186,8 @@ static int add_pair(struct writing *w, enum key k, const char *value, struct err
 	return 0;
 }
 
-int vhdx_locator_encode(const struct guid *linkage, const char *relative, const char *absolute, void **out, uint32_t *length,
-			struct error *err)
+int vhdx_locator_encode(const struct guid *linkage, const struct guid *linkage2, const char *relative, const char *absolute,
+			void **out, uint32_t *length, struct error *err)
 {
 	static const struct guid type = VHDX_LOCATOR_TYPE;
 	struct writing w = {.item = calloc(1, VHDX_MAX_ITEM_BYTES)};
@@ -196,8 +198,10 @@ int vhdx_locator_encode(const struct guid *linkage, const char *relative, const 
 		return error_set(err, -ENOMEM, "no memory");
 	((struct vhdx_raw_locator *)(void *)w.item)->type = type;
 	w.pair = (void *)(w.item + sizeof(struct vhdx_raw_locator));
-	w.used = sizeof(struct vhdx_raw_locator) + 3 * sizeof(struct vhdx_raw_pair);
+	w.used = sizeof(struct vhdx_raw_locator) + 4 * sizeof(struct vhdx_raw_pair);
 	status = add_pair(&w, LINKAGE, guid_text(linkage, text), err);
+	if (!status)
+		status = add_pair(&w, LINKAGE2, linkage2 ? guid_text(linkage2, text) : NULL, err);
 	if (!status)
 		status = add_pair(&w, RELATIVE, relative, err);
 	if (!status)
@@ -209,4 +213,86 @@ int vhdx_locator_encode(const struct guid *linkage, const char *relative, const 
 	*out = w.item;
 	*length = w.used;
 	return 0;
+}
+
+/* ------------------------------------------------------------------ paths */
+
+static void slashes_to_backslashes(char *text)
+{
+	for (; *text; text++)
+		if (*text == '/')
+			*text = '\\';
+}
+
+/* Folders that `a` and `b`, absolute, begin with in common: how many bytes of either. */
+static size_t common_folders(const char *a, const char *b)
+{
+	size_t common = 0;
+
+	for (size_t i = 0; a[i] && a[i] == b[i]; i++)
+		if (a[i] == '/')
+			common = i + 1;
+	return common;
+}
+
+/* The way from the folder of `from` to `to`, both absolute, as Windows writes it: ".\\name", "..\\name". NULL: no memory. */
+static char *relative_path(const char *from, const char *to)
+{
+	size_t common = common_folders(from, to), ups = 0;
+	char *out, *end;
+
+	for (const char *p = from + common; *p; p++)
+		ups += *p == '/';
+	out = malloc(strlen(to) + 3 * ups + 3);
+	if (!out)
+		return NULL;
+	end = ups ? out : stpcpy(out, "./");
+	while (ups--)
+		end = stpcpy(end, "../");
+	strcpy(end, to + common);
+	slashes_to_backslashes(out);
+	return out;
+}
+
+/* The absolute path that a new file will have: of its folder by the system, since it is not there itself. NULL with errno. */
+static char *absolute_of_new(const char *path)
+{
+	const char *name = strrchr(path, '/');
+	char *folder = name ? strndup(path, (size_t)(name - path) + 1) : strdup("."), *real, *out = NULL;
+
+	name = name ? name + 1 : path;
+	real = folder ? realpath(folder, NULL) : NULL;
+	if (real && asprintf(&out, "%s/%s", strcmp(real, "/") ? real : "", name) < 0)
+		out = NULL;
+	free(real);
+	free(folder);
+	return out;
+}
+
+int vhdx_locator_paths(const char *path, const char *parent, char **relative, char **absolute, struct error *err)
+{
+	char *here = absolute_of_new(path);
+	int status = 0;
+
+	*absolute = here ? realpath(parent, NULL) : NULL;
+	*relative = *absolute ? relative_path(here, *absolute) : NULL;
+	if (*relative)
+		slashes_to_backslashes(*absolute);
+	else
+		status = error_set_errno(err, errno ? -errno : -ENOMEM, "cannot find '%s'", here ? parent : path);
+	free(here);
+	return status;
+}
+
+int vhdx_locator_of(const char *path, const char *parent, const struct guid *linkage, const struct guid *linkage2, void **out,
+		    uint32_t *length, struct error *err)
+{
+	char *relative = NULL, *absolute = NULL;
+	int status = vhdx_locator_paths(path, parent, &relative, &absolute, err);
+
+	if (!status)
+		status = vhdx_locator_encode(linkage, linkage2, relative, absolute, out, length, err);
+	free(relative);
+	free(absolute);
+	return status;
 }

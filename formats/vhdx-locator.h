@@ -19,10 +19,17 @@ int vhdx_locator_load(struct container *c, const struct vhdx_metadata *m, struct
 void vhdx_locator_free(struct vhdx_locator *l);
 
 /*
- * The item for a parent: its DataWriteGuid, and paths in UTF-8 with "\", of which each may be NULL. *out is to be freed.
- * -EINVAL when it is too long or not UTF-8.
+ * The item for a parent: its DataWriteGuid, a second one (NULL: none), and paths in UTF-8 with "\", of which each may be NULL. *out,
+ * VHDX_MAX_ITEM_BYTES of memory, is to be freed. -EINVAL when it is too long or not UTF-8.
  */
-int vhdx_locator_encode(const struct guid *linkage, const char *relative, const char *absolute, void **out, uint32_t *length,
-			struct error *err);
+int vhdx_locator_encode(const struct guid *linkage, const struct guid *linkage2, const char *relative, const char *absolute,
+			void **out, uint32_t *length, struct error *err);
+
+/* The way from the folder of `path` to `parent`, and its absolute path, as Windows writes them. Both are to be freed, also on failure. */
+int vhdx_locator_paths(const char *path, const char *parent, char **relative, char **absolute, struct error *err);
+
+/* The item by which the file `path`, which need not be there, names the file `parent`. */
+int vhdx_locator_of(const char *path, const char *parent, const struct guid *linkage, const struct guid *linkage2, void **out,
+		    uint32_t *length, struct error *err);
 
 #endif

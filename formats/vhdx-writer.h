@@ -55,6 +55,7 @@ struct vhdx_writer {
 	struct vhdx_commit commit;
 	_Atomic bool begun;          /* the session's header is written */
 	bool keeps_data;             /* the session does not change what the disk holds: no new DataWriteGuid */
+	struct guid next_data;       /* the new DataWriteGuid; null: a random one */
 	struct wait_mutex beginning; /* one begins; across I/O */
 	struct wait_mutex bitmaps;   /* one makes a sector bitmap block; across I/O, after block_locks */
 	struct wait_mutex resizing;  /* one resizes; across I/O, before block_locks */

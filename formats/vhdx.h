@@ -102,4 +102,19 @@ struct vhdx_compact_result {
  */
 int vhdx_compact(struct container *c, bool find_zeroes, struct vhdx_compact_result *out, struct error *err);
 
+/* ------------------------------------------------------------------ parents of files that are there */
+
+/*
+ * The differencing file `path` names the VHDX file `parent` as its parent from now on, by its DataWriteGuid of now, by the way to it and
+ * its absolute path. Nothing is compared or copied: the caller says that what the child lacks is the same there. Crash-safe.
+ */
+int vhdx_rebase(const char *path, const char *parent, struct error *err);
+
+/*
+ * Brings what the differencing file `path` holds into `parent`, which must be its parent (-ESTALE), and may be differencing itself; a
+ * parent that is shorter grows. The child stays as it is, and names the parent as that is now. Interrupted at any point the
+ * chain opens and reads the same, and the call can be made again. Other children of the parent are of no use afterwards.
+ */
+int vhdx_merge(const char *path, const char *parent, struct error *err);
+
 #endif

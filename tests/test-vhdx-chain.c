@@ -240,8 +240,81 @@ static void test_a_deep_chain(void)
 	CHECK_EQ(disk_close(d, NULL), 0);
 }
 
+/* ------------------------------------------------------------------ other parents */
+
+static void merge(const char *child, const char *parent, int status)
+{
+	CLEANUP_ERROR struct error err = {0};
+	char path[512];
+
+	snprintf(path, sizeof(path), "%s", tmppath(child));
+	if (!CHECK_EQ(vhdx_merge(path, tmppath(parent), &err), status))
+		tap_diag("%s", error_text(&err));
+}
+
+static void check_merged(const char *name)
+{
+	struct disk *d = open_spec("%s", name, 0);
+
+	REQUIRE(d != NULL);
+	CHECK(holds(d, 0, 'a', 5 * MIB));
+	CHECK(holds(d, 5 * MIB, 'b', 512));
+	CHECK(holds(d, 5 * MIB + 512, 'a', 3 * MIB - 512));
+	CHECK(holds(d, 8 * MIB, 0, 2 * MIB));
+	CHECK(holds(d, 10 * MIB, 'c', 3 * MIB));
+	CHECK(holds(d, 13 * MIB, 'a', 7 * MIB));
+	CHECK(holds(d, 20 * MIB, 0, 5 * MIB));
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
+static void test_merging_into_the_parent(void)
+{
+	struct disk *d;
+
+	make_base("below.vhdx");
+	make_child("above.vhdx", "below.vhdx", 1 << 20);
+	d = open_spec("%s", "above.vhdx", 0);
+	put(d, 5 * MIB, 'b', 512);
+	CHECK_EQ(disk_write_zeroes(d, 8 * MIB, 2 * MIB, &(struct io){.flags = IO_MAY_UNMAP}), 0);
+	put(d, 10 * MIB, 'c', 3 * MIB);
+	CHECK_EQ(disk_resize(d, 25 * MIB, &io_plain), 0);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	for (unsigned i = 0; i < 3; i++) { /* and again: it changes nothing */
+		merge("above.vhdx", "below.vhdx", 0);
+		check_merged("above.vhdx");
+	}
+	d = open_spec("%s", "below.vhdx", 0);
+	put(d, 0, 'x', 512);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	merge("above.vhdx", "below.vhdx", -ESTALE);
+}
+
+static void test_another_parent_by_name(void)
+{
+	CLEANUP_ERROR struct error err = {0};
+	char path[512];
+	struct disk *d;
+
+	make_base("first.vhdx");
+	make_base("second.vhdx");
+	d = open_spec("%s", "second.vhdx", 0);
+	put(d, 4 * MIB, 's', 512);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	make_child("rebased.vhdx", "first.vhdx", 0);
+	snprintf(path, sizeof(path), "%s", tmppath("rebased.vhdx"));
+	for (unsigned i = 0; i < 5; i++)
+		CHECK_EQ(vhdx_rebase(path, tmppath(i % 2 ? "first.vhdx" : "second.vhdx"), &err), 0);
+	d = open_spec("%s", "rebased.vhdx", 0);
+	CHECK(holds(d, 4 * MIB, 's', 512));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	CHECK_EQ(vhdx_rebase(path, path, &err), -ELOOP);
+	CHECK_EQ(vhdx_rebase(tmppath("first.vhdx"), tmppath("second.vhdx"), &err), -EINVAL);
+}
+
 int main(void)
 {
+	TAP_RUN(test_merging_into_the_parent);
+	TAP_RUN(test_another_parent_by_name);
 	TAP_RUN(test_three_of_different_blocks);
 	TAP_RUN(test_a_parent_that_was_changed);
 	TAP_RUN(test_parents_are_locked);

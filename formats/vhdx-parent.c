@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What becomes of a differencing file and its parent: another parent, or its content in the parent
+ *
+ * The locator is an item of the metadata. A new one goes where no item is, and the log has it and the table that points there in one
+ * entry, so that the old one or the new one is found, whole.
+ *
+ * Merging changes the parent, and with it the parent's DataWriteGuid. So that the chain can be opened after a power cut at any point, the
+ * child first names both, the old one and that of the session to come, as parent_linkage and parent_linkage2 (2.6.2.6.3); then the
+ * parent is written to; then the child names the new one alone. What was merged reads the same from either, so merging again after
+ * an interruption is right.
+ */
+#include "formats/vhdx-writer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "formats/endian.h"
+#include "formats/vhdx-locator.h"
+
+#define COPY_BYTES (1u << 20)
+
+/* ------------------------------------------------------------------ storing a locator */
+
+/* The raw table of items, and where there is room behind them. */
+struct table {
+	uint8_t *raw;
+	struct vhdx_raw_item *locator;
+	uint64_t end; /* of the last other item, in the region, rounded up to pages */
+};
+
+static int load_table(struct vhdx *x, struct table *t, const struct io *io)
+{
+	static const struct guid id = VHDX_ITEM_LOCATOR;
+	struct vhdx_raw_item *item;
+	int status;
+
+	*t = (struct table){.raw = malloc(VHDX_METADATA_TABLE_BYTES), .end = VHDX_METADATA_TABLE_BYTES};
+	if (!t->raw)
+		return io_fail(io, -ENOMEM, "'%s': no memory", x->file->name);
+	status = container_read(x->file, t->raw, VHDX_METADATA_TABLE_BYTES, x->regions.metadata.offset, io);
+	item = (void *)(t->raw + sizeof(struct vhdx_raw_items));
+	for (unsigned i = 0; i < le16_get(((struct vhdx_raw_items *)(void *)t->raw)->count) && !status; i++, item++) {
+		uint64_t end = (uint64_t)le32_get(item->offset) + le32_get(item->length);
+		if (guid_equal(&item->id, &id) && !(le32_get(item->flags) & VHDX_ITEM_USER))
+			t->locator = item;
+		else if (end > t->end)
+			t->end = end;
+	}
+	t->end = (t->end + VHDX_PAGE - 1) & ~(uint64_t)(VHDX_PAGE - 1);
+	if (!status && !t->locator)
+		status = io_fail(io, -EINVAL, "'%s' has no parent", x->file->name);
+	return status;
+}
+
+static uint64_t whole_pages(uint64_t n)
+{
+	return (n + VHDX_PAGE - 1) & ~(uint64_t)(VHDX_PAGE - 1);
+}
+
+/* Where the new item goes: behind the others, or behind the old one where that is in the way. So it takes turns. */
+static int find_room(struct vhdx *x, const struct table *t, uint32_t length, uint64_t *at, const struct io *io)
+{
+	uint64_t old = le32_get(t->locator->offset), old_end = whole_pages(old + le32_get(t->locator->length));
+
+	*at = t->end;
+	if (old < *at + whole_pages(length) && *at < old_end)
+		*at = old_end;
+	if (*at + whole_pages(length) <= x->regions.metadata.length)
+		return 0;
+	return io_fail(io, -ENOSPC, "'%s': the metadata region, %" PRIu32 " bytes, has no room for a parent locator of %" PRIu32 " bytes",
+		       x->file->name, x->regions.metadata.length, length);
+}
+
+static int log_locator(struct vhdx *x, struct table *t, const uint8_t *item, uint32_t length, uint64_t at, const struct io *io)
+{
+	uint64_t region = x->regions.metadata.offset;
+	uint64_t entry = (uint64_t)((uint8_t *)t->locator - t->raw) / VHDX_PAGE * VHDX_PAGE;
+	struct vhdx_logged pages[VHDX_ENTRY_PAGES];
+	uint32_t count = 0;
+
+	if ((length + VHDX_PAGE - 1) / VHDX_PAGE + 1 > VHDX_ENTRY_PAGES)
+		return io_fail(io, -EINVAL, "'%s': a parent locator of %" PRIu32 " bytes is too long", x->file->name, length);
+	le32_put(t->locator->offset, (uint32_t)at);
+	le32_put(t->locator->length, length);
+	pages[count++] = (struct vhdx_logged){region + entry, t->raw + entry};
+	for (uint32_t done = 0; done < length; done += VHDX_PAGE)
+		pages[count++] = (struct vhdx_logged){region + at + done, item + done};
+	return vhdx_commit_pages(x, pages, count, io);
+}
+
+/* An item of 32 bytes never lies across pages: the table begins with 32. `item` is as long as whole pages. */
+static int store_locator(struct vhdx *x, const uint8_t *item, uint32_t length, const struct io *io)
+{
+	struct table t;
+	uint64_t at = 0;
+	int status = vhdx_begin(x, io);
+
+	if (status)
+		return status;
+	status = load_table(x, &t, io);
+	if (!status)
+		status = find_room(x, &t, length, &at, io);
+	if (!status)
+		status = log_locator(x, &t, item, length, at, io);
+	free(t.raw);
+	if (status)
+		return status;
+	x->meta.locator_offset = x->regions.metadata.offset + at;
+	x->meta.locator_length = length;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ another parent */
+
+/* The file `path` by itself, for writing: its structure changes, but not what it holds. */
+static int open_child(const char *path, struct layer **out, struct error *err)
+{
+	struct container *c;
+	int status = container_open(path, 0, &c, err);
+
+	if (status)
+		return status;
+	status = vhdx_layer_open(c, out, err);
+	if (status) {
+		container_close(c, false, NULL);
+		return error_prefix(err, "'%s'", path);
+	}
+	vhdx_of(*out)->writer->keeps_data = true;
+	if (vhdx_has_parent(*out))
+		return 0;
+	(*out)->ops->close(*out, false, NULL);
+	return error_set(err, -EINVAL, "'%s' has no parent", path);
+}
+
+static int close_after(struct layer *l, int status, struct error *err)
+{
+	int now = l->ops->close(l, status != 0, status ? NULL : err);
+
+	return status ? status : now;
+}
+
+static bool is_file_of(const struct layer *l, const char *path)
+{
+	const struct container *c = ((const struct vhdx *)(const void *)l)->file;
+	struct stat st;
+
+	return c->is_file && !stat(path, &st) && st.st_dev == c->device && st.st_ino == c->inode;
+}
+
+/* The DataWriteGuid of the file `parent`, if it can be the parent of the child. */
+static int guid_of_parent(const char *parent, const struct layer *child, struct guid *out, struct error *err)
+{
+	struct container *c;
+	struct layer *l;
+	int status;
+
+	if (is_file_of(child, parent))
+		return error_set(err, -ELOOP, "'%s' cannot be its own parent", parent);
+	status = container_open(parent, CONTAINER_READ_ONLY | CONTAINER_SHARED, &c, err);
+	if (status)
+		return status;
+	status = vhdx_layer_open(c, &l, err);
+	if (status) {
+		container_close(c, false, NULL);
+		return status;
+	}
+	*out = vhdx_data_write_guid(l);
+	if (l->info.block_size != child->info.block_size)
+		status = error_set(err, -EINVAL, "'%s' has sectors of %u bytes, the child of %u", parent, l->info.block_size,
+				   child->info.block_size);
+	l->ops->close(l, false, NULL);
+	return status;
+}
+
+/* The child names the parent by `linkage`, and by `pending` as well unless that is NULL. */
+static int name_parent(const char *path, const char *parent, struct layer *child, const struct guid *linkage,
+		       const struct guid *pending, struct error *err)
+{
+	struct failure why = {0};
+	uint32_t length;
+	void *item;
+	int status = vhdx_locator_of(path, parent, linkage, pending, &item, &length, err);
+
+	if (status)
+		return status;
+	status = store_locator(vhdx_of(child), item, length, &(struct io){.failure = &why});
+	free(item);
+	return status ? error_set(err, status, "%s", why.text) : 0;
+}
+
+int vhdx_rebase(const char *path, const char *parent, struct error *err)
+{
+	struct guid linkage;
+	struct layer *l;
+	int status = open_child(path, &l, err);
+
+	if (status)
+		return status;
+	status = guid_of_parent(parent, l, &linkage, err);
+	if (!status)
+		status = name_parent(path, parent, l, &linkage, NULL, err);
+	return close_after(l, status, err);
+}
+
+/* ------------------------------------------------------------------ into the parent */
+
+/* What the child holds of the run goes to the parent. */
+static int merge_run(struct layer *child, struct layer *parent, uint64_t offset, const struct layer_run *run, uint8_t *buffer,
+		     const struct io *io)
+{
+	const struct io freeing = io_with_flags(io, IO_MAY_UNMAP);
+	uint64_t length = run->length < COPY_BYTES ? run->length : COPY_BYTES;
+	struct layer_run got;
+	int status;
+
+	if (run->presence == LAYER_ABSENT)
+		return 0;
+	if (run->presence == LAYER_ZERO)
+		return parent->ops->write_zeroes(parent, offset, run->length, false, &freeing);
+	status = child->ops->read(child, &VEC_FLAT(buffer, length), offset, &got, io);
+	return status ? status : parent->ops->write(parent, &VEC_FLAT(buffer, got.length), offset, io);
+}
+
+static int merge_all(struct layer *child, struct layer *parent, const struct io *io)
+{
+	uint64_t size = child->ops->size(child);
+	uint8_t *buffer = malloc(COPY_BYTES);
+	int status = buffer ? 0 : io_fail(io, -ENOMEM, "no memory");
+
+	if (!status && parent->ops->size(parent) < size)
+		status = parent->ops->resize(parent, size, io);
+	for (uint64_t at = 0; at < size && !status;) {
+		struct layer_run run;
+		status = child->ops->map(child, at, size - at, &run, io);
+		if (status)
+			break;
+		if (run.presence == LAYER_DATA && run.length > COPY_BYTES)
+			run.length = COPY_BYTES;
+		status = merge_run(child, parent, at, &run, buffer, io);
+		at += run.length;
+	}
+	free(buffer);
+	return status ? status : parent->ops->flush(parent, io);
+}
+
+static int merge(const char *path, const char *parent_path, struct layer *child, struct layer *parent, struct error *err)
+{
+	struct guid old = vhdx_data_write_guid(parent), next;
+	struct failure why = {0};
+	int status = guid_random(&next);
+
+	if (status)
+		return error_set_errno(err, status, "no random numbers");
+	status = name_parent(path, parent_path, child, &old, &next, err);
+	if (status)
+		return status;
+	vhdx_of(parent)->writer->next_data = next;
+	status = merge_all(child, parent, &(struct io){.failure = &why});
+	if (status)
+		return error_set(err, status, "%s", why.text);
+	if (!atomic_load(&vhdx_of(parent)->writer->begun)) /* the child held nothing */
+		next = old;
+	return name_parent(path, parent_path, child, &next, NULL, err);
+}
+
+/* The parent must be what the child was made over. */
+static int check_linkage(struct layer *child, struct layer *parent, const char *parent_path, struct error *err)
+{
+	struct guid has = vhdx_data_write_guid(parent);
+	char found[GUID_TEXT_MAX], wanted[GUID_TEXT_MAX];
+	struct vhdx_locator locator;
+	bool same;
+	int status = vhdx_locator_load(vhdx_of(child)->file, &vhdx_of(child)->meta, &locator, err);
+
+	if (status)
+		return status;
+	same = guid_equal(&locator.linkage[0], &has) || (locator.has_linkage[1] && guid_equal(&locator.linkage[1], &has));
+	vhdx_locator_free(&locator);
+	if (!same)
+		return error_set(err, -ESTALE, "'%s' is not as it was when the child was made: its DataWriteGuid is %s, the child names %s",
+				 parent_path, guid_text(&has, found), guid_text(&locator.linkage[0], wanted));
+	if (parent->info.block_size != child->info.block_size)
+		return error_set(err, -EINVAL, "'%s' has sectors of %u bytes, the child of %u", parent_path, parent->info.block_size,
+				 child->info.block_size);
+	return 0;
+}
+
+int vhdx_merge(const char *path, const char *parent_path, struct error *err)
+{
+	CLEANUP_ERROR struct error own = {0};
+	struct container *c;
+	struct layer *child, *parent;
+	int status = open_child(path, &child, err);
+
+	if (status)
+		return status;
+	status = container_open(parent_path, 0, &c, &own);
+	if (!status) {
+		status = vhdx_layer_open(c, &parent, &own);
+		if (status)
+			container_close(c, false, NULL);
+	}
+	if (!status) {
+		status = check_linkage(child, parent, parent_path, &own);
+		if (!status)
+			status = merge(path, parent_path, child, parent, &own);
+		status = close_after(parent, status, &own);
+	}
+	status = close_after(child, status, &own);
+	if (status)
+		error_move(err, &own);
+	return status;
+}
