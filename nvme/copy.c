@@ -18,7 +18,8 @@
 #define PIECE_BYTES ((size_t)128 * 1024)
 
 /* Reads blocks into `buffer`, those made unreadable excepted. A status. */
-static uint16_t read_blocks(struct nvme_command *cmd, struct nvme_namespace *n, uint64_t offset, void *buffer, size_t length)
+static uint16_t read_blocks(struct nvme_command *cmd, struct nvme_namespace *n, uint64_t offset, void *buffer,
+			    size_t length)
 {
 	struct failure failure = {0};
 	const struct io io = {.who = atomic_load(&cmd->c->who), .failure = &failure};
@@ -43,8 +44,8 @@ static size_t piece_at(uint64_t done, uint64_t length)
 /* ------------------------------------------------------------------ compare */
 
 /* `buffer` is for two pieces. */
-static uint16_t compare_pieces(struct nvme_command *cmd, struct nvme_namespace *n, const struct nvme_data *d, uint64_t offset,
-			       uint64_t length, char *buffer)
+static uint16_t compare_pieces(struct nvme_command *cmd, struct nvme_namespace *n, const struct nvme_data *d,
+			       uint64_t offset, uint64_t length, char *buffer)
 {
 	uint16_t status = NVME_OK;
 

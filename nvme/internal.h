@@ -209,7 +209,6 @@ struct nvme_settings {
 	bool no_write_cache;
 	uint32_t queues;      /* as in the result of Number of Queues: both counts, one less */
 	bool queues_set;
-	uint32_t keep_alive_ms;
 	uint64_t timestamp_ms, timestamp_set_ns;
 	bool timestamp_given;
 	bool no_deallocate_response; /* Sanitize Config: NODRM */
@@ -367,10 +366,11 @@ void nvme_sq_finish(struct nvme_sq *sq);
 void nvme_cq_finish(struct nvme_cq *cq);
 
 /*
- * Posts a completion; waits for room. On the loop of the queue. It is dropped where the queue ends or has failed. `dnr_status` is
- * the status word without phase; `cmd` (may be NULL) is where a script left what to corrupt.
+ * Posts a completion; waits for room. On the loop of the queue. It is dropped where the queue ends or has failed. `field` is the
+ * status word without phase; `cmd` (may be NULL) is where a script left what to corrupt.
  */
-void nvme_post(struct nvme_sq *sq, uint16_t cid, uint16_t field, uint32_t dw0, uint32_t dw1, const struct nvme_command *cmd);
+void nvme_post(struct nvme_sq *sq, uint16_t cid, uint16_t field, uint32_t dw0, uint32_t dw1,
+	       const struct nvme_command *cmd);
 
 /* The command has ended: posts its completion, and gives it back. On the loop of its queue. */
 void nvme_command_end(struct nvme_command *cmd);

@@ -48,8 +48,10 @@ static int check_block_size(const struct nvme_namespace_options *o, const struct
 	uint32_t size = o->block_size ? o->block_size : info->block_size;
 
 	if (o->block_size && o->block_size != info->block_size && (size != 4096 || info->block_size > 4096))
-		return error_set(err, -EINVAL, "nvme: block size %" PRIu32 " bytes: the disk has %" PRIu32 ", which can be shown as that or as 4096",
-				 size, info->block_size);
+		return error_set(err, -EINVAL,
+				 "nvme: block size %" PRIu32 " bytes: a disk with blocks of %" PRIu32
+				 " bytes can be shown with those%s",
+				 size, info->block_size, info->block_size < 4096 ? ", or with 4096" : " only");
 	*shift = (unsigned)__builtin_ctz(size);
 	return 0;
 }

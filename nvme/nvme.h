@@ -23,7 +23,7 @@ struct nvme;
 
 /* Zero-initialised: defaults. Texts are copied. */
 struct nvme_options {
-	const char *serial;     /* up to 20 ASCII characters; NULL: made of the address of nothing, "PLATTER0000001" */
+	const char *serial;     /* up to 20 ASCII characters; NULL: "PLATTER0000001" */
 	const char *model;      /* up to 40; NULL: "Platter NVMe Controller" */
 	const char *nqn;        /* subsystem NQN, up to 223 bytes; NULL: made from the serial number */
 	uint16_t vendor;        /* PCI vendor and subsystem vendor; 0: 0x1414 */

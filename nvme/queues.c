@@ -183,7 +183,8 @@ static void cq_post(struct nvme_cq *cq, struct nvme_cqe *cqe)
 		cq_tell(cq);
 }
 
-void nvme_post(struct nvme_sq *sq, uint16_t cid, uint16_t field, uint32_t dw0, uint32_t dw1, const struct nvme_command *cmd)
+void nvme_post(struct nvme_sq *sq, uint16_t cid, uint16_t field, uint32_t dw0, uint32_t dw1,
+	       const struct nvme_command *cmd)
 {
 	struct nvme_cq *cq = sq->cq;
 	struct nvme_cqe cqe = {.dw0 = put32(dw0), .dw1 = put32(dw1), .sqid = put16(sq->id), .cid = put16(cid),

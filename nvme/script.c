@@ -232,7 +232,8 @@ static int read_rule(struct rule *r, char *text, unsigned number, struct error *
 	for (char *word = strtok_r(text, " \t\r", &rest); word && !status; word = strtok_r(NULL, " \t\r", &rest))
 		status = add_word(r, word, number, err);
 	if (!status && r->words && !(r->words & ACTIONS))
-		status = error_set(err, -EINVAL, "nvme script: rule %u does nothing: it needs one of delay, status, drop, corrupt, event, stuck",
+		status = error_set(err, -EINVAL,
+				   "nvme script: rule %u does nothing: it needs one of delay, status, drop, corrupt, event, stuck",
 				   number);
 	return status;
 }

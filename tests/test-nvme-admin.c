@@ -593,13 +593,25 @@ static void test_come_and_go(void)
 
 /* ------------------------------------------------------------------ abort */
 
+/* And a little longer, so that it has begun. */
+static void wait_until_fetched(void)
+{
+	struct nvme_counters counters = {0};
+
+	for (unsigned i = 0; i < 5000 && !counters.in_flight; i++) {
+		wait_sleep(1000000);
+		nvme_counters(d.c, &counters);
+	}
+	wait_sleep(10000000);
+}
+
 static void test_abort(void)
 {
 	struct driver_result r, second;
 	struct nvme_sqe sqe;
 	uint16_t cid;
 
-	begin("delay:30:mem:64M");
+	begin("delay:100:mem:64M");
 	/* a long one that goes step by step */
 	sqe = driver_rw(NVME_IO_VERIFY, 1, 0, 65536, 0, 0);
 	cid = driver_submit(&q, &sqe);
@@ -613,7 +625,7 @@ static void test_abort(void)
 	sqe = driver_rw(NVME_IO_READ, 1, 0, 1, guest_alloc(&d.guest, 4096, 4096), 0);
 	cid = driver_submit(&q, &sqe);
 	driver_ring(&q);
-	wait_sleep(10000000);
+	wait_until_fetched();
 	CHECK_EQ(admin(NVME_ADMIN_ABORT, 0, 1 | (uint32_t)cid << 16, 0, &r), 0);
 	CHECK_EQ(r.dw0 & 1, 1);
 	CHECK(driver_wait(&q, &second));
@@ -681,7 +693,7 @@ static void test_format_in_progress(void)
 	struct nvme_sqe sqe;
 	struct driver_result r;
 
-	begin("delay:100:mem:1M");
+	begin("delay:500:mem:1M");
 	sqe = driver_admin_command(NVME_ADMIN_FORMAT, 1, 0, 0, 0);
 	driver_submit(&d.admin, &sqe);
 	driver_ring(&d.admin);
@@ -717,7 +729,7 @@ static void test_sanitize(void)
 	struct nvme_sqe sqe;
 	uint64_t to;
 
-	begin("delay:20:mem:1M");
+	begin("delay:100:mem:1M");
 	to = guest_alloc(&d.guest, 4096, 4096);
 	CHECK_EQ(get16(sanitize_log()->status), 0);
 	CHECK_EQ(get16(sanitize_log()->progress), 0xffff);

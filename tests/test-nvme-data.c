@@ -415,22 +415,28 @@ static void test_memory_that_is_copied(void)
 /* Whoever takes memory away waits for those who use it. */
 static void test_memory_is_held(void)
 {
+	struct nvme_counters counters = {0};
 	struct nvme_sqe sqe;
 	struct driver_result r;
-	uint64_t to;
+	uint64_t to, start;
 
 	driver_open(&d, NULL, 1);
-	driver_add(&d, "delay:100:mem:1M", NULL);
+	driver_add(&d, "delay:500:mem:1M", NULL);
 	CHECK(driver_enable(&d, 16, 12));
 	CHECK_EQ(driver_create_pair(&d, &q, 1, 16), 0);
 	to = guest_alloc(&d.guest, 4096, 4096);
 	sqe = driver_rw(NVME_IO_READ, 1, 0, 1, to, 0);
 	driver_submit(&q, &sqe);
 	driver_ring(&q);
-	wait_sleep(20000000);
+	for (unsigned i = 0; i < 5000 && !counters.in_flight; i++) {
+		wait_sleep(1000000);
+		nvme_counters(d.c, &counters);
+	}
+	wait_sleep(20000000); /* it has begun */
+	start = wait_now();
 	grace_wait(&d.guest.holders);
-	wait_sleep(20000000); /* its completion is an access of its own */
-	CHECK(driver_poll(&q, &r));
+	CHECK(wait_now() - start > 100000000);
+	CHECK(driver_wait(&q, &r));
 	driver_close(&d);
 }
 

@@ -220,6 +220,8 @@ static void test_interrupt_mask(void)
 	wait_sleep(5000000);
 	CHECK_EQ(atomic_load(&d.guest.raised[0]), 0);
 	driver_write32(&d, NVME_REG_INTMC, 1);
+	for (unsigned i = 0; i < 5000 && !atomic_load(&d.guest.raised[0]); i++)
+		wait_sleep(1000000);
 	CHECK_EQ(atomic_load(&d.guest.raised[0]), 1);
 	driver_write32(&d, NVME_REG_INTMC, 1);
 	CHECK_EQ(atomic_load(&d.guest.raised[0]), 1);
