@@ -7,7 +7,7 @@
 #include <string.h>
 
 const struct verb *const verbs[] = {
-	&verb_info, &verb_kinds, &verb_mount, &verb_umount, &verb_version, &verb_help, NULL,
+	&verb_info, &verb_convert, &verb_compare, &verb_mount, &verb_umount, &verb_kinds, &verb_version, &verb_help, NULL,
 };
 
 /* What was printed must have arrived: a full disk behind a redirection is a failure. */

@@ -5,6 +5,12 @@
 
 #include "cli/verb.h"
 
+int verb_failed(const char *verb, const struct error *err)
+{
+	fprintf(stderr, "platter %s: %s\n", verb, error_text(err));
+	return STATUS_FAILURE;
+}
+
 int no_memory(void)
 {
 	fprintf(stderr, "platter: not enough memory\n");

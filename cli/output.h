@@ -7,9 +7,14 @@
 
 #include <jansson.h>
 
+#include "core/error.h"
+
 /* Prints `json`, which is given up, indented and in the order it was made. An exit status; NULL means no
  * memory. */
 int print_json(json_t *json);
+
+/* Says on standard error why the verb failed; returns the exit status for it. */
+int verb_failed(const char *verb, const struct error *err);
 
 /* Says that memory ran out; returns the exit status for it. */
 int no_memory(void);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/verb.h"
 
+#include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +12,7 @@
 
 #include "cli/output.h"
 #include "core/nearest.h"
+#include "core/spec.h"
 
 /* Values getopt_long returns for options are the row plus this, out of the way of its '?' and ':'. */
 #define FIRST_ROW 256
@@ -43,7 +47,12 @@ static void print_option(const struct verb_option *o)
 		length = snprintf(text, sizeof(text), "-%c, ", o->letter);
 	snprintf(text + length, sizeof(text) - (size_t)length, "--%s%s%s", o->name, o->argument ? "=" : "",
 		 o->argument != NULL ? o->argument : "");
-	printf("  %-20s %s\n", text, o->help);
+	printf("  %-20s %s", text, o->help);
+	for (size_t i = 0; o->words && o->words[i]; i++)
+		printf("%s%s", i > 0 ? ", " : ": ", o->words[i]);
+	if (o->fallback)
+		printf(" (default: %s)", o->fallback);
+	printf("\n");
 }
 
 void verb_print_help(const struct verb *verb)
@@ -111,6 +120,18 @@ static int row_of_letter(const struct verb *verb, int letter)
 	return -1;
 }
 
+int verb_usage_error(const struct verb *verb, const char *format, ...)
+{
+	va_list list;
+
+	fprintf(stderr, "platter %s: ", verb->name);
+	va_start(list, format);
+	vfprintf(stderr, format, list);
+	va_end(list);
+	fprintf(stderr, "\nTry 'platter %s --help'.\n", verb->name);
+	return STATUS_USAGE;
+}
+
 static int usage_error(const struct verb *verb)
 {
 	fprintf(stderr, "Try 'platter %s --help'.\n", verb->name);
@@ -140,6 +161,95 @@ static int wrong_option(const struct verb *verb, const char *word, int what)
 	fprintf(stderr, "\n");
 	return usage_error(verb);
 }
+
+/* ------------------------------------------------------------------ values */
+
+static int find_word(const struct verb_option *o, const char *text, uint64_t *out, struct error *err)
+{
+	struct nearest nearest = nearest_to(text, strlen(text));
+
+	for (size_t i = 0; o->words[i]; i++) {
+		*out = i;
+		if (strcmp(text, o->words[i]) == 0)
+			return 0;
+		nearest_try(&nearest, o->words[i]);
+	}
+	error_set(err, -EINVAL, "'%s' is none of", text);
+	for (size_t i = 0; o->words[i]; i++) {
+		char *all = err->text;
+		err->text = NULL;
+		error_set(err, -EINVAL, "%s%s %s", all, i > 0 ? "," : "", o->words[i]);
+		free(all);
+	}
+	if (nearest.word)
+		error_hint(err, "did you mean '%s'?", nearest.word);
+	return -EINVAL;
+}
+
+/* A limit of the option in its unit. */
+static void print_limit(const struct verb_option *o, uint64_t limit, char text[SIZE_TEXT_MAX])
+{
+	if (o->type == OPTION_SIZE)
+		size_print(limit, text);
+	else if (o->type == OPTION_TIME)
+		duration_print(limit, text);
+	else
+		snprintf(text, SIZE_TEXT_MAX, "%" PRIu64, limit);
+}
+
+static int check_limits(const struct verb_option *o, const char *text, uint64_t value, struct error *err)
+{
+	char limit[SIZE_TEXT_MAX];
+
+	if (value < o->min) {
+		print_limit(o, o->min, limit);
+		return error_set(err, -ERANGE, "'%s' is less than %s", text, limit);
+	}
+	if (o->max > 0 && value > o->max) {
+		print_limit(o, o->max, limit);
+		return error_set(err, -ERANGE, "'%s' is more than %s", text, limit);
+	}
+	return 0;
+}
+
+static int parse_value(const struct verb_option *o, const char *text, uint64_t *out, struct error *err)
+{
+	int status;
+
+	switch (o->type) {
+	case OPTION_TEXT:
+		return 0;
+	case OPTION_WORD:
+		return find_word(o, text, out, err);
+	case OPTION_SIZE:
+		status = size_parse(text, out, err);
+		break;
+	case OPTION_NUMBER:
+		status = number_parse(text, out, err);
+		break;
+	case OPTION_TIME:
+		status = duration_parse(text, out, err);
+		break;
+	default:
+		return 0;
+	}
+	return status ? status : check_limits(o, text, *out, err);
+}
+
+/* Numbers of all options, given or not. -1 to go on, else an exit status. */
+static int parse_values(const struct verb *verb, struct verb_arguments *a)
+{
+	for (size_t i = 0; verb->options[i].name; i++) {
+		CLEANUP_ERROR struct error err = {0};
+		const struct verb_option *o = &verb->options[i];
+		const char *text = a->options[i] ? a->options[i] : o->fallback;
+		if (text && o->argument && parse_value(o, text, &a->numbers[i], &err) < 0)
+			return verb_usage_error(verb, "--%s: %s", o->name, error_text(&err));
+	}
+	return -1;
+}
+
+/* ------------------------------------------------------------------ the command line */
 
 /* Keeps the argument of one option. False when memory ran out. */
 static bool keep(const struct verb_option *o, const char *argument, const char **kept, char **joined)
@@ -185,7 +295,7 @@ static int parse(const struct verb *verb, int argc, char **argv, struct verb_arg
 	}
 	out->operands = argv + optind;
 	out->nr_operands = argc - optind;
-	return -1;
+	return parse_values(verb, out);
 }
 
 static int run(const struct verb *verb, const struct verb_arguments *arguments)

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* platter convert SRC DST */
+#include "cli/verb.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/copy.h"
+#include "cli/output.h"
+#include "cli/sweep.h"
+#include "cli/target.h"
+#include "core/open.h"
+
+enum { OPTION_FORCE, OPTION_INTO, OPTION_VERIFY, OPTION_SPARSE, OPTION_NO_FLUSH, OPTION_JOBS, OPTION_PROGRESS };
+
+/* Reading and writing the same file at once would copy what has been written already. */
+static int check_not_same(struct disk *from, struct disk *to, struct error *err)
+{
+	struct identity a, b;
+
+	if (disk_identity(from, &a) || disk_identity(to, &b) || strcmp(a.name, b.name) != 0)
+		return 0;
+	return error_set(err, -EINVAL, "SRC and DST are the same disk");
+}
+
+static int verify(const struct copy *c, struct error *err)
+{
+	uint64_t first;
+	int status = copy_compare(c, &first, err);
+
+	if (status || first == COPY_SAME)
+		return status;
+	return error_set(err, -EIO, "what was written does not read back: byte %" PRIu64 " of DST differs from SRC", first);
+}
+
+/* All but opening and naming. */
+static int copy_all(const struct verb_arguments *a, struct disk *from, const struct target *t, struct progress *progress,
+		    struct error *err)
+{
+	struct copy c = {
+		.from = from,
+		.to = t->disk,
+		.from_name = "SRC",
+		.to_name = "DST",
+		.length = disk_size(from),
+		.jobs = (unsigned)a->numbers[OPTION_JOBS],
+		.sparse = a->numbers[OPTION_SPARSE],
+		.to_is_zero = t->is_new,
+		.progress = progress,
+	};
+	int status = check_not_same(from, t->disk, err);
+
+	if (!status)
+		status = copy_check(&c, err);
+	if (!status)
+		status = copy_run(&c, err);
+	if (!status && !a->options[OPTION_NO_FLUSH])
+		status = flush_disk(t->disk, "DST", err);
+	if (!status && a->options[OPTION_VERIFY])
+		status = verify(&c, err);
+	return status;
+}
+
+static int convert_from(const struct verb_arguments *a, struct disk *from, struct progress *progress, struct error *err)
+{
+	struct target target = {0};
+	struct target_request request = {
+		.spec = a->operands[1],
+		.size = disk_size(from),
+		.block_size = disk_info(from)->block_size,
+		.existing = a->options[OPTION_INTO] != NULL,
+		.replace = a->options[OPTION_FORCE] != NULL,
+		.durable = a->options[OPTION_NO_FLUSH] == NULL,
+	};
+	int status = target_open(&target, &request, err);
+
+	if (status)
+		return error_prefix(err, "DST");
+	status = copy_all(a, from, &target, progress, err);
+	if (!status)
+		return target_finish(&target, err);
+	target_drop(&target);
+	return status;
+}
+
+static int convert_disk(const struct verb_arguments *a, struct progress *progress, struct error *err)
+{
+	CLEANUP_ERROR struct error closing = {0};
+	struct disk *from;
+	int status = disk_open(a->operands[0], OPEN_READ_ONLY, &from, err), closed;
+
+	if (status)
+		return error_prefix(err, "SRC");
+	status = convert_from(a, from, progress, err);
+	closed = disk_close(from, &closing);
+	return status ? status : closed ? error_move(err, &closing) : 0;
+}
+
+static int convert(const struct verb_arguments *a)
+{
+	CLEANUP_ERROR struct error err = {0};
+	struct progress *progress = NULL;
+	int status;
+
+	if (a->options[OPTION_INTO] && a->options[OPTION_FORCE])
+		return verb_usage_error(&verb_convert, "--into and --force exclude each other");
+	status = progress_begin(&progress, "convert", (enum progress_form)a->numbers[OPTION_PROGRESS], &err);
+	if (!status)
+		status = convert_disk(a, progress, &err);
+	if (status)
+		verb_failed("convert", &err);
+	progress_end(progress);
+	return status ? STATUS_FAILURE : STATUS_OK;
+}
+
+const struct verb verb_convert = {
+	.name = "convert",
+	.operands = "SRC DST",
+	.min_operands = 2,
+	.max_operands = 2,
+	.summary = "Copy a disk to another one, of whatever kind",
+	.details = "DST is made with the size of SRC, under another name until all of it is there. Both are SPECs; of\n"
+		   "a stack of layers the copy holds what the stack shows. What is zero takes no space in the copy.\n",
+	.options =
+		(const struct verb_option[]){
+			[OPTION_FORCE] = {.name = "force", .letter = 'f', .help = "replace the file DST if there is one"},
+			[OPTION_INTO] = {.name = "into",
+					 .letter = 'n',
+					 .help = "write into DST, which is there and at least as large"},
+			[OPTION_VERIFY] = {.name = "verify", .help = "read both again and compare"},
+			[OPTION_SPARSE] = {.name = "sparse",
+					   .letter = 'S',
+					   .argument = "SIZE",
+					   .type = OPTION_SIZE,
+					   .fallback = "4K",
+					   .max = SWEEP_PIECE,
+					   .help = "zeroes of this length are left out; 0: none are looked for"},
+			[OPTION_NO_FLUSH] = {.name = "no-flush", .help = "do not wait until all is durable"},
+			[OPTION_JOBS] = {.name = "jobs",
+					 .letter = 'j',
+					 .argument = "N",
+					 .type = OPTION_NUMBER,
+					 .fallback = SWEEP_JOBS,
+					 .min = 1,
+					 .max = SWEEP_MAX_JOBS,
+					 .help = "so many pieces at a time"},
+			[OPTION_PROGRESS] = PROGRESS_OPTION,
+			{0},
+		},
+	.run = convert,
+};

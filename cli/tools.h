@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What the command can do with the image files of each kind beyond opening them. */
+#ifndef PLATTER_CLI_TOOLS_H
+#define PLATTER_CLI_TOOLS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/spec.h"
+
+/*
+ * One row a kind that lies in one file. A function that a kind has not is NULL, and the verb refuses it with the list of the kinds that
+ * have (tools_refuse).
+ */
+struct kind_tools {
+	const char *kind;
+	const char *path; /* the parameter that names the file */
+	bool takes_size;  /* a new one is of a size; else it takes that from the disk below */
+
+	/* Changes `spec` so that opening it makes the file anew, for a disk of `size` bytes if it takes one. */
+	int (*create)(struct spec *spec, uint64_t size, struct error *err);
+};
+
+/* The row of the kind, or NULL. */
+const struct kind_tools *tools_find(const struct disk_kind *kind);
+
+/* "vhd: cannot be created ..., which ... can": sets `err` for a kind without a row. -EOPNOTSUPP. */
+int tools_refuse(const struct disk_kind *kind, const char *what, struct error *err);
+
+/* Gives the field `name` of the node a value, as if the user had written it. */
+int spec_set_text(struct spec *spec, const char *name, const char *text, struct error *err);
+void spec_set_number(struct spec *spec, const char *name, uint64_t number);
+
+#endif
