@@ -9,10 +9,10 @@
 #include <string.h>
 
 #include "cli/copy.h"
+#include "cli/disks.h"
 #include "cli/output.h"
 #include "cli/sweep.h"
 #include "cli/target.h"
-#include "core/open.h"
 
 enum { OPTION_FORCE, OPTION_INTO, OPTION_VERIFY, OPTION_SPARSE, OPTION_NO_FLUSH, OPTION_JOBS, OPTION_PROGRESS };
 
@@ -86,33 +86,32 @@ static int convert_from(const struct verb_arguments *a, struct disk *from, struc
 	return status;
 }
 
-static int convert_disk(const struct verb_arguments *a, struct progress *progress, struct error *err)
-{
-	CLEANUP_ERROR struct error closing = {0};
-	struct disk *from;
-	int status = disk_open(a->operands[0], OPEN_READ_ONLY, &from, err), closed;
+struct job {
+	const struct verb_arguments *arguments;
+	struct progress *progress;
+};
 
-	if (status)
-		return error_prefix(err, "SRC");
-	status = convert_from(a, from, progress, err);
-	closed = disk_close(from, &closing);
-	return status ? status : closed ? error_move(err, &closing) : 0;
+static int convert_disk(struct disk *from, void *argument, struct error *err)
+{
+	struct job *job = argument;
+
+	return convert_from(job->arguments, from, job->progress, err);
 }
 
 static int convert(const struct verb_arguments *a)
 {
 	CLEANUP_ERROR struct error err = {0};
-	struct progress *progress = NULL;
+	struct job job = {.arguments = a};
 	int status;
 
 	if (a->options[OPTION_INTO] && a->options[OPTION_FORCE])
 		return verb_usage_error(&verb_convert, "--into and --force exclude each other");
-	status = progress_begin(&progress, "convert", (enum progress_form)a->numbers[OPTION_PROGRESS], &err);
+	status = progress_begin(&job.progress, "convert", (enum progress_form)a->numbers[OPTION_PROGRESS], &err);
 	if (!status)
-		status = convert_disk(a, progress, &err);
+		status = with_disk(a->operands[0], "SRC", OPEN_READ_ONLY, convert_disk, &job, &err);
 	if (status)
 		verb_failed("convert", &err);
-	progress_end(progress);
+	progress_end(job.progress);
 	return status ? STATUS_FAILURE : STATUS_OK;
 }
 

@@ -7,7 +7,14 @@
 #include <string.h>
 
 const struct verb *const verbs[] = {
-	&verb_info, &verb_convert, &verb_compare, &verb_mount, &verb_umount, &verb_kinds, &verb_version, &verb_help, NULL,
+	/* what a disk is */
+	&verb_info, &verb_map, &verb_measure, &verb_hash, &verb_compare,
+	/* making and changing it */
+	&verb_create, &verb_convert, &verb_resize, &verb_read, &verb_write, &verb_zero, &verb_trim,
+	/* showing it to others */
+	&verb_mount, &verb_umount,
+	/* this command */
+	&verb_kinds, &verb_version, &verb_help, NULL,
 };
 
 /* What was printed must have arrived: a full disk behind a redirection is a failure. */

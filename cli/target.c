@@ -183,13 +183,18 @@ static int make_new(struct target *t, const struct kind_tools *tools, struct err
 	return status;
 }
 
+static bool makes_disks(const struct kind_tools *tools)
+{
+	return tools->create && tools->takes_size;
+}
+
 static int create_new(struct target *t, const struct target_request *request, struct error *err)
 {
 	const struct kind_tools *tools = tools_find(t->spec->kind);
 	int status;
 
-	if (!tools || !tools->create || !tools->takes_size) {
-		tools_refuse(t->spec->kind, "made for a copy", err);
+	if (!tools || !makes_disks(tools)) {
+		tools_refuse(t->spec->kind, "made for a copy", makes_disks, err);
 		return error_hint(err, "-n writes into one that is there");
 	}
 	t->path = strdup(spec_text(t->spec, tools->path));

@@ -2,6 +2,7 @@
 #include "cli/tools.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,8 +44,8 @@ static int create_with_size(struct spec *spec, uint64_t size, struct error *err)
 	const struct spec_field *field = kind_field(spec->kind, "create");
 
 	if (size < field->min || size > field->max)
-		return error_set(err, -ERANGE, "a disk of %llu bytes cannot be made: it has at least %llu bytes",
-				 (unsigned long long)size, (unsigned long long)field->min);
+		return error_set(err, -ERANGE, "%" PRIu64 " bytes: a disk has at least %" PRIu64 " and at most %" PRIu64,
+				 size, field->min, field->max);
 	spec_set_number(spec, "create", size);
 	return 0;
 }
@@ -73,12 +74,14 @@ const struct kind_tools *tools_find(const struct disk_kind *kind)
 	return NULL;
 }
 
-int tools_refuse(const struct disk_kind *kind, const char *what, struct error *err)
+int tools_refuse(const struct disk_kind *kind, const char *what, bool (*can)(const struct kind_tools *), struct error *err)
 {
 	char list[160] = "";
 	size_t used = 0;
 
 	for (size_t i = 0; i < NR_TOOLS && used < sizeof(list); i++)
-		used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i > 0 ? ", " : "", tools[i].kind);
+		if (can(&tools[i]))
+			used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", used > 0 ? ", " : "",
+						 tools[i].kind);
 	return error_set(err, -EOPNOTSUPP, "%s: cannot be %s (%s can)", kind->name, what, list);
 }

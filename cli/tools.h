@@ -25,8 +25,8 @@ struct kind_tools {
 /* The row of the kind, or NULL. */
 const struct kind_tools *tools_find(const struct disk_kind *kind);
 
-/* "vhd: cannot be created ..., which ... can": sets `err` for a kind without a row. -EOPNOTSUPP. */
-int tools_refuse(const struct disk_kind *kind, const char *what, struct error *err);
+/* "mem: cannot be made for a copy (file, sql can)": the kinds that `can`. Returns -EOPNOTSUPP. */
+int tools_refuse(const struct disk_kind *kind, const char *what, bool (*can)(const struct kind_tools *), struct error *err);
 
 /* Gives the field `name` of the node a value, as if the user had written it. */
 int spec_set_text(struct spec *spec, const char *name, const char *text, struct error *err);

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "cli/disks.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "core/open.h"
+
+#define RUNS_AT_A_TIME 4096u
+
+int with_disk(const char *spec, const char *name, unsigned flags, int (*run)(struct disk *d, void *argument, struct error *err),
+	      void *argument, struct error *err)
+{
+	CLEANUP_ERROR struct error closing = {0};
+	struct disk *disk;
+	int status = disk_open(spec, flags, &disk, err), closed;
+
+	if (status)
+		return name ? error_prefix(err, "%s", name) : status;
+	status = run(disk, argument, err);
+	closed = disk_close(disk, &closing);
+	return !status && closed ? error_move(err, &closing) : status;
+}
+
+int range_check(struct byte_range *r, uint64_t size, struct error *err)
+{
+	if (r->offset > size)
+		return error_set(err, -ERANGE, "--offset %s is past the end of the disk, which has %" PRIu64 " bytes",
+				 r->offset_text, size);
+	if (!r->length_text)
+		r->length = size - r->offset;
+	if (r->length > size - r->offset)
+		return error_set(err, -ERANGE,
+				 "%" PRIu64 " bytes at %" PRIu64 " go past the end of the disk, which has %" PRIu64
+				 " bytes; at most %" PRIu64 " are there",
+				 r->length, r->offset, size, size - r->offset);
+	return 0;
+}
+
+static int some_extents(struct disk *d, struct extents *out, struct error *err)
+{
+	CLEANUP_EXTENTS struct extents found = {0};
+	struct failure failure = {0};
+	struct io io = {.failure = &failure};
+	uint64_t next = extents_next(out);
+	int status;
+
+	extents_init(&found, next, out->end - next, RUNS_AT_A_TIME);
+	status = disk_extents(d, &found, &io);
+	if (!status)
+		status = found.status;
+	if (status || found.count == 0)
+		return error_set(err, status ? status : -EIO, "what is allocated at %" PRIu64 ": %s", next,
+				 failure.text[0] ? failure.text : strerror(status ? -status : EIO));
+	for (size_t i = 0; i < found.count; i++)
+		extents_add(out, found.list[i].length, found.list[i].flags);
+	return out->status ? error_set(err, out->status, "no memory") : 0;
+}
+
+int all_extents(struct disk *d, uint64_t offset, uint64_t length, struct extents *out, struct error *err)
+{
+	int status = 0;
+
+	extents_init(out, offset, length, SIZE_MAX);
+	while (!status && extents_next(out) < out->end)
+		status = some_extents(d, out, err);
+	return status;
+}

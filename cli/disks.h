@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What verbs do with a disk before and after their own work: open, close, look at ranges of it. */
+#ifndef PLATTER_CLI_DISKS_H
+#define PLATTER_CLI_DISKS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/disk.h"
+#include "core/kind.h"
+
+/*
+ * Opens `spec` with `flags` (enum open_flags), calls `run`, closes the disk; the first failure is the result. `name` stands in front of
+ * what goes wrong with opening; NULL: nothing does.
+ */
+int with_disk(const char *spec, const char *name, unsigned flags, int (*run)(struct disk *d, void *argument, struct error *err),
+	      void *argument, struct error *err);
+
+/* A range of bytes as options give it. */
+struct byte_range {
+	const char *offset_text, *length_text; /* NULL: not given */
+	uint64_t offset, length;               /* without a length: to the end of the disk */
+};
+
+/* Checks that the range is inside a disk of `size` bytes, and fills in the length. -ERANGE. */
+int range_check(struct byte_range *r, uint64_t size, struct error *err);
+
+/* All runs of [offset, offset + length), whole blocks, into `out`, which the caller frees. */
+int all_extents(struct disk *d, uint64_t offset, uint64_t length, struct extents *out, struct error *err);
+
+#endif
