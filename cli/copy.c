@@ -67,7 +67,7 @@ static int write_sparsely(const struct copy *c, const char *data, const struct p
 static int copy_piece(const struct sweep *s, const struct piece *p, void *buffer, struct error *err)
 {
 	const struct copy *c = s->argument;
-	size_t granule = (size_t)(c->sparse > s->align ? c->sparse : s->align);
+	size_t granule = (size_t)((c->sparse + s->align - 1) / s->align * s->align); /* whole blocks of both */
 	int status;
 
 	if (p->flags & EXTENT_ZERO)

@@ -44,7 +44,9 @@ static int prepare(struct spec *spec, const char *size, struct error *err)
 		return 0; /* create= is in the spec */
 	if (size)
 		status = size_parse(size, &bytes, err);
-	return status ? status : tools->create(spec, bytes, err);
+	if (!status)
+		status = tools->create(spec, bytes, err);
+	return status ? error_prefix(err, "%s", spec->kind->name) : 0;
 }
 
 static int create_disk(const char *text, const char *size, struct error *err)

@@ -12,10 +12,13 @@ exits() {
   [[ $status = "$wanted" ]] || { echo "exit status $status, expected $wanted: $*"; return 1; }
 }
 
+# Every verb, as the command itself lists them.
+verbs() { "$platter" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'; }
+
 test_help() {
   local verb
   exits 0 "$platter" --help
-  for verb in info kinds version help; do grep -q "^  $verb" out; done
+  for verb in info convert kinds version help; do grep -q "^  $verb" out; done
   cp out first
   exits 0 "$platter" -h
   cmp out first
@@ -25,7 +28,8 @@ test_help() {
 
 test_help_verb() {
   local verb
-  for verb in info kinds version help; do
+  [[ $(verbs | wc -l) -gt 10 ]]
+  for verb in $(verbs); do
     exits 0 "$platter" "$verb" --help
     grep -q "^usage: platter $verb" out
     cp out first
@@ -135,8 +139,8 @@ test_info_creates_nothing() {
 
 test_info_writes_nothing() {
   truncate -s 1M disk.img
-  before=$(stat -c '%Y %Z %b' disk.img)
   start_nbdkit file:disk.img
+  before=$(stat -c '%Y %Z %b' disk.img)
   exits 0 "$platter" info disk.img
   [[ $(stat -c '%Y %Z %b' disk.img) = "$before" ]]
 }
@@ -194,16 +198,21 @@ test_dash_dash() {
   exits 2 "$platter" info -disk.img
 }
 
-# Every verb has its man page, which names every option of it.
+# Every verb but help has its man page, which names every option of it, and no other.
 test_man_pages() {
   local verb page option
-  for verb in info kinds version; do
+  for verb in $(verbs); do
+    [[ $verb != help ]] || continue
     page=$top_srcdir/docs/platter-$verb.1
     [[ -e $page ]]
-    "$platter" help "$verb" | grep -o -e '--[a-z-]*' | sort -u >options
+    "$platter" help "$verb" | grep -o -e '--[a-z][a-z-]*' | sort -u >options
     while read -r option; do
       grep -q -e "${option//-/\\\\-}" "$page" || { echo "platter-$verb.1 does not name $option"; return 1; }
     done <options
+    sed -n '/^\.SH OPTIONS/,/^\.SH EXIT/p' "$page" | grep -A 1 '^\.TP' | sed 's/\\-/-/g' | grep -o -e '--[a-z][a-z-]*' |
+      while read -r option; do
+        grep -qxF -e "$option" options || { echo "platter-$verb.1 tells of $option, which is not there"; return 1; }
+      done
     grep -q "platter-$verb" "$top_srcdir/docs/platter.1"
   done
 }
@@ -231,6 +240,8 @@ test_completion() {
   completes "platter info --j" --json
   completes "platter info me" memdiff:
   completes "platter info dis" disk.img
+  completes "platter convert disk.img sq" sql:
+  completes "platter convert --ver" --verify
   completes "platter kinds me" mem
   completes "platter help ve" version
   # Behind a kind, where bash itself parts the words at ':'.

@@ -1,0 +1,478 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Verbs that copy, compare, measure and change disks, with qemu-img, coreutils and nbdkit as referees.
+. "${top_srcdir:?is set by make check}/tests/lib.sh"
+
+# exits STATUS COMMAND...: it ends with that status; what it printed is in out and err.
+exits() {
+  local wanted=$1 status=0
+  shift
+  "$@" >out 2>err || status=$?
+  head -c 4000 out err
+  [[ $status = "$wanted" ]] || { echo "exit status $status, expected $wanted: $*"; return 1; }
+}
+
+# says TEXT: the message in err is exactly this line, or these.
+says() {
+  cp err err.shown
+  printf '%s\n' "$@" | diff - err.shown
+}
+
+# make_image FILE [MIB]: data, holes, zeroes that are allocated, odd places; by default of 96 MiB, at least of 8.
+make_image() {
+  local mib=${2:-96}
+  truncate -s "${mib}M" "$1"
+  head -c $((mib / 8))M /dev/urandom | dd of="$1" conv=notrunc status=none
+  dd if=/dev/zero of="$1" bs=1M seek=$((mib / 4)) count=$((mib / 4)) conv=notrunc status=none
+  head -c 70000 /dev/urandom | dd of="$1" bs=512 seek=$((mib * 1200 + 1)) conv=notrunc status=none
+  printf end | dd of="$1" bs=1 seek=$((mib * 1048576 - 3)) conv=notrunc status=none
+}
+
+# first_difference A B: the first byte that differs, from 0.
+first_difference() { cmp -l "$1" "$2" 2>/dev/null | awk 'NR == 1 { print $1 - 1 }'; }
+
+allocated() { echo $(($(stat -c '%b * %B' "$1"))); }
+
+same_to_qemu() {
+  need qemu-img qemu-utils
+  qemu-img compare -f raw -F raw "$1" "$2"
+}
+
+# nothing_left: no temporary file of a copy is here.
+nothing_left() { [[ -z $(find . -name '.*.??????' -type f) ]] || { find . -type f; return 1; }; }
+
+# ------------------------------------------------------------------ convert
+
+test_convert() {
+  make_image a.img
+  exits 0 "$platter" convert --verify a.img b.img
+  cmp a.img b.img
+  same_to_qemu a.img b.img
+  [[ ! -s out && ! -s err ]]
+  nothing_left
+}
+
+# What is zero takes no space, whether the source says so or not.
+test_convert_sparse() {
+  make_image a.img
+  exits 0 "$platter" convert a.img b.img
+  [[ $(allocated a.img) -gt $((32 * 1048576)) && $(allocated b.img) -lt $((14 * 1048576)) ]]
+  exits 0 "$platter" convert --sparse 0 a.img c.img
+  [[ $(allocated c.img) -gt $((32 * 1048576)) ]]
+  cmp a.img c.img
+  exits 0 "$platter" convert --sparse 5000 --jobs 1 a.img d.img
+  cmp a.img d.img
+}
+
+test_convert_kinds() {
+  make_image a.img
+  exits 0 "$platter" convert a.img sql:b.db
+  exits 0 "$platter" convert sql:b.db c.img
+  cmp a.img c.img
+  exits 0 "$platter" convert 'sql:b.db' 'file:d.img;block=4096'
+  cmp a.img d.img
+  exits 0 "$platter" convert slice:1M,3M:a.img e.img
+  cmp e.img <(dd if=a.img bs=1M skip=1 count=3 status=none)
+  nothing_left
+}
+
+# A chain becomes one disk.
+test_convert_chain() {
+  make_image a.img
+  exits 0 "$platter" create sqldiff:d.db:a.img
+  printf changed >piece
+  exits 0 "$platter" write --offset 7000000 sqldiff:d.db:a.img <piece
+  exits 0 "$platter" convert --verify sqldiff:d.db:a.img flat.img
+  [[ $(cmp -l a.img flat.img | wc -l) -le 7 ]]
+  [[ $(dd if=flat.img bs=1 skip=7000000 count=7 status=none) = changed ]]
+}
+
+# A new disk has the source's blocks where its spec leaves that open.
+test_convert_blocks() {
+  exits 0 "$platter" convert 'mem:1M;block=4096' sql:b.db
+  exits 0 "$platter" info sql:b.db
+  grep -q '^block  *4 KiB' out
+}
+
+test_convert_into() {
+  make_image a.img
+  head -c 100M /dev/urandom >b.img
+  cp b.img before
+  exits 0 "$platter" convert --into --verify a.img b.img
+  cmp -n $((96 * 1048576)) a.img b.img
+  cmp <(tail -c 4M before) <(tail -c 4M b.img)
+  exits 0 "$platter" convert -n a.img 'striped:64K:[mem:48M,mem:48M]'
+}
+
+test_convert_refuses() {
+  make_image a.img 8
+  echo precious >b.img
+  exits 1 "$platter" convert a.img b.img
+  says "platter convert: DST: 'b.img' exists already (--force replaces it, -n writes into it)"
+  [[ $(cat b.img) = precious ]]
+  exits 1 "$platter" convert -n a.img a.img
+  says 'platter convert: SRC and DST are the same disk'
+  exits 1 "$platter" convert -n a.img mem:4M
+  says 'platter convert: DST has 4194304 bytes, which is less than 8388608'
+  exits 1 "$platter" convert slice:0,512:a.img 'file:c.img;block=4096'
+  grep -q 'not a multiple of the block size' err
+  exits 1 "$platter" convert a.img mem:8M
+  says 'platter convert: DST: mem: cannot be made for a copy (file, sql can) (-n writes into one that is there)'
+  exits 1 "$platter" convert a.img no/folder/b.img
+  grep -q "DST: file: cannot open 'no/folder/.b.img......*No such file" err
+  exits 1 "$platter" convert missing.img c.img
+  grep -q "^platter convert: SRC: file: cannot open 'missing.img': No such file" err
+  exits 1 "$platter" convert a.img .
+  says "platter convert: DST: '.' is there already, and is not a regular file"
+  exits 2 "$platter" convert -n -f a.img b.img
+  says 'platter convert: --into and --force exclude each other' "Try 'platter convert --help'."
+  nothing_left
+}
+
+test_convert_force() {
+  make_image a.img
+  echo old >b.img
+  ln -s b.img link.img
+  exits 0 "$platter" convert --force a.img link.img
+  cmp a.img b.img
+  [[ -L link.img ]]
+  nothing_left
+}
+
+# What somebody writes to is not taken away.
+test_convert_in_use() {
+  need_plugin
+  make_image a.img
+  truncate -s 1M b.img
+  start_nbdkit file:b.img
+  exits 1 "$platter" convert --force a.img b.img
+  grep -q "/b.img' is locked by another writer" err
+  nothing_left
+}
+
+test_convert_jobs() {
+  local jobs
+  make_image a.img
+  for jobs in 1 3 64; do
+    exits 0 "$platter" convert -f --jobs "$jobs" a.img b.img
+    cmp a.img b.img
+  done
+}
+
+# The destination fills up: nothing is left of it.
+test_convert_full() {
+  make_image a.img
+  exits 1 bash -c 'ulimit -f 2048; trap "" XFSZ; exec "$@"' - "$platter" convert a.img b.img
+  grep -q 'File too large' err
+  [[ ! -e b.img ]]
+  nothing_left
+}
+
+# ------------------------------------------------------------------ being stopped
+
+# Slow enough to be met: 96 MiB, each read of which takes 20 ms, one at a time.
+slow_convert() { exec env --default-signal=INT,TERM,HUP "$platter" convert --jobs 1 --sparse 0 "$@" delay:20ms:file:a.img b.img; }
+
+# stopped_by SIGNAL SECONDS: what it leaves behind.
+stopped_by() {
+  local signal=$1 status=0
+  slow_convert >out 2>err &
+  sleep "$2"
+  kill "-$signal" $!
+  wait $! || status=$?
+  cat err
+  [[ $status = $((128 + $(kill -l "$signal"))) ]] || { echo "exit status $status"; return 1; }
+}
+
+test_stop() {
+  local signal
+  head -c 96M /dev/urandom >a.img
+  for signal in INT TERM HUP; do
+    stopped_by "$signal" 0.3
+    says 'platter convert: stopped by a signal'
+    [[ ! -e b.img ]]
+    nothing_left
+  done
+}
+
+# Whenever it is killed: the old file is whole, or the new one is.
+test_kill() {
+  local i status
+  head -c 16M /dev/urandom >a.img
+  head -c 1M /dev/urandom >old.img
+  for i in {1..15}; do
+    cp old.img b.img
+    "$platter" convert --force --sparse 0 --jobs 2 delay:1ms:file:a.img b.img &
+    sleep "0.0$((RANDOM % 90 + 10))"
+    kill -KILL $! 2>/dev/null || true
+    status=0
+    wait $! || status=$?
+    cmp -s b.img old.img || cmp b.img a.img
+    [[ $status = 137 ]] || cmp b.img a.img
+    rm -f .b.img.??????
+  done
+}
+
+test_usr1() {
+  head -c 96M /dev/urandom >a.img
+  slow_convert --progress none >out 2>err &
+  local pid=$!
+  sleep 0.3
+  kill -USR1 $pid
+  sleep 0.2
+  kill $pid
+  wait $pid || true
+  cat err
+  grep -qE '^platter convert: copy: [0-9.]+ [KM]iB of 96 MiB \([0-9]+%\), [0-9.]+ [KMG]iB/s, [0-9:]+ left$' err
+}
+
+test_progress_json() {
+  need jq jq
+  make_image a.img
+  exits 0 "$platter" convert --verify --progress json a.img b.img
+  jq -se 'map(.phase) | unique == ["compare", "copy"]' err
+  jq -se 'last | .done_bytes == 100663296 and .total_bytes == 100663296 and .verb == "convert"' err
+}
+
+test_progress_bar() {
+  make_image a.img
+  exits 0 "$platter" convert --progress bar a.img b.img
+  tr '\r' '\n' <err | grep -qE '^copy \[#{24}\] 96 MiB of 96 MiB \(100%\)'
+  exits 2 "$platter" convert --progress jsn a.img c.img
+  says "platter convert: --progress: 'jsn' is none of auto, bar, plain, json, none (did you mean 'json'?)" \
+    "Try 'platter convert --help'."
+}
+
+# ------------------------------------------------------------------ compare
+
+test_compare() {
+  make_image a.img
+  cp a.img b.img
+  exits 0 "$platter" compare a.img b.img
+  [[ $(cat out) = 'They are the same' ]]
+  printf x | dd of=b.img bs=1 seek=90000001 conv=notrunc status=none
+  exits 1 "$platter" compare a.img b.img
+  [[ $(cat out) = 'They differ, first at byte 90000001' ]]
+  # The first of several, in a hole and out of it, on either side.
+  printf x | dd of=b.img bs=1 seek=3000000 conv=notrunc status=none
+  exits 1 "$platter" compare b.img a.img
+  grep -q "first at byte $(first_difference a.img b.img)$" out
+  exits 1 "$platter" compare --quiet a.img b.img
+  [[ ! -s out ]]
+}
+
+test_compare_sizes() {
+  make_image a.img
+  cp a.img b.img
+  truncate -s 128M b.img
+  exits 0 "$platter" compare a.img b.img
+  grep -q 'same but for zeroes at the end' out
+  exits 1 "$platter" compare --strict a.img b.img
+  printf x | dd of=b.img bs=1 seek=120000000 conv=notrunc status=none
+  exits 1 "$platter" compare b.img a.img
+  grep -q 'first at byte 120000000' out
+}
+
+test_compare_fails() {
+  need jq jq
+  make_image a.img 8
+  exits 3 "$platter" compare a.img missing.img
+  grep -q '^platter compare: B: file: ' err
+  exits 2 "$platter" compare a.img
+  exits 1 "$platter" compare --json a.img null:8M
+  [[ $(jq -c '[.same, .first_difference]' out) = "[false,$(first_difference a.img /dev/zero)]" ]]
+}
+
+# ------------------------------------------------------------------ map, measure, hash
+
+test_map() {
+  need jq jq
+  need qemu-img qemu-utils
+  make_image a.img
+  exits 0 "$platter" map --json a.img
+  jq -c '.extents[] | [.offset, .length, .type == "data"]' out >ours
+  qemu-img map --output=json -f raw a.img | jq -c '.[] | [.start, .length, .data]' >theirs
+  diff theirs ours
+  jq -e '.size == 100663296 and .file == "a.img"' out
+  exits 0 "$platter" map slice:1M,2M:ro:a.img
+  grep -qE '^ +0 +2097152  data +1048576$' out
+  exits 0 "$platter" map memdiff:a.img
+  grep -qE '^ +0 +[0-9]+  data +-$' out
+  exits 2 "$platter" map --json --svg a.img
+}
+
+test_map_svg() {
+  need xmllint libxml2-utils
+  make_image 'a & <b>.img'
+  exits 0 "$platter" map --svg 'file:"a & <b>.img"'
+  xmllint --noout out
+  grep -q 'a &amp; &lt;b&gt;.img' out
+}
+
+test_measure() {
+  need jq jq
+  make_image a.img
+  exits 0 "$platter" measure --json --scan a.img
+  jq -e '.size == 100663296 and .data_bytes + .zero_bytes + .hole_bytes == .size and .scanned' out
+  [[ $(jq .required_bytes out) -lt $((14 * 1048576)) && $(jq .data_bytes out) -gt $((32 * 1048576)) ]]
+  exits 0 "$platter" convert a.img b.img
+  [[ $(jq .required_bytes out) -le $(allocated b.img) ]] || [[ $(allocated b.img) = 0 ]]
+}
+
+test_hash() {
+  local algorithm
+  make_image a.img
+  for algorithm in sha256 sha512 sha1 md5; do
+    exits 0 "$platter" hash -a "$algorithm" a.img
+    diff out <("${algorithm}sum" a.img)
+  done
+  exits 0 "$platter" hash --jobs 1 a.img
+  diff out <(sha256sum a.img)
+  exits 2 "$platter" hash -a sha257 a.img
+  says "platter hash: --algorithm: 'sha257' is none of sha256, sha512, sha1, md5, blake2b512 (did you mean 'sha256'?)" \
+    "Try 'platter hash --help'."
+}
+
+# ------------------------------------------------------------------ read, write, zero, trim, resize, create
+
+test_read() {
+  make_image a.img
+  "$platter" read --offset 5000001 --length 20000003 a.img >got
+  cmp got <(tail -c +5000002 a.img | head -c 20000003)
+  "$platter" read a.img | cmp - a.img
+  "$platter" read --length 0 a.img | cmp - /dev/null
+  exits 1 "$platter" read --offset 96M --length 1 a.img
+  says 'platter read: 1 bytes at 100663296 go past the end of the disk, which has 100663296 bytes; at most 0 are there'
+  exits 1 bash -c '"$1" read a.img >/dev/full' - "$platter"
+  grep -q 'cannot write the output: No space left' err
+}
+
+test_write() {
+  make_image a.img 8
+  cp a.img b.img
+  head -c 1000003 /dev/urandom >piece
+  exits 0 "$platter" write --offset 4097 a.img <piece
+  dd if=piece of=b.img bs=1 seek=4097 conv=notrunc status=none
+  cmp a.img b.img
+  exits 1 "$platter" write --offset 8M a.img <piece
+  grep -q 'the input is longer than the 0 bytes' err
+  exits 1 "$platter" write --length 2M a.img <piece
+  says 'platter write: the input ends after 1000003 of 2097152 bytes'
+  exits 1 "$platter" write ro:a.img <piece
+  grep -q 'read-only' err
+}
+
+test_zero() {
+  make_image a.img
+  cp a.img b.img
+  exits 0 "$platter" zero --offset 1000 --length 3000000 a.img
+  dd if=/dev/zero of=b.img bs=1000 seek=1 count=3000 conv=notrunc status=none
+  cmp a.img b.img
+  exits 0 "$platter" zero --all a.img
+  cmp -n $((96 * 1048576)) a.img /dev/zero
+  [[ $(allocated a.img) = 0 ]]
+  exits 0 "$platter" zero --all --keep a.img
+  [[ $(allocated a.img) -ge $((96 * 1048576)) ]]
+  exits 2 "$platter" zero a.img
+  says 'platter zero: which bytes? --offset and --length tell, or --all' "Try 'platter zero --help'."
+  exits 2 "$platter" zero --all --length 1 a.img
+}
+
+test_trim() {
+  make_image a.img
+  exits 0 "$platter" trim --length 5M a.img
+  cmp -n $((5 * 1048576)) a.img /dev/zero
+  exits 0 "$platter" trim --all a.img
+  [[ $(allocated a.img) = 0 ]]
+  exits 1 "$platter" trim --all 'crypt:xts-aes-256:missing:a.img'
+}
+
+test_resize() {
+  make_image a.img 8
+  cp a.img b.img
+  exits 0 "$platter" resize a.img +8M
+  [[ $(stat -c %s a.img) = 16777216 ]]
+  cmp -n 8388608 a.img b.img
+  exits 1 "$platter" resize a.img 8M
+  says 'platter resize: 8388608 bytes is less than the 16777216 that the disk has (--shrink cuts it; what was behind is lost)'
+  exits 0 "$platter" resize --shrink -- a.img -8M
+  cmp a.img b.img
+  exits 1 "$platter" resize a.img 1000
+  says 'platter resize: 1000 bytes: the size of this disk is a multiple of 512 bytes, not 0'
+  exits 1 "$platter" resize a.img 1X
+  grep -q "^platter resize: '1X' is not a size" err
+  exits 1 "$platter" resize --shrink -- a.img -8M
+  says 'platter resize: the disk has 8388608 bytes: nothing would be left of it'
+  exits 1 "$platter" resize slice:0,1M:a.img 2M
+  says 'platter resize: slice: the size cannot be changed'
+}
+
+test_create() {
+  exits 0 "$platter" create a.img 10M
+  [[ $(stat -c %s a.img) = 10485760 ]]
+  exits 0 "$platter" create 'sql:b.db;block=4096' 10M
+  exits 0 "$platter" compare --strict a.img sql:b.db
+  exits 0 "$platter" create sqldiff:c.db:a.img
+  exits 0 "$platter" create 'file:d.img;create=1M'
+  exits 1 "$platter" create a.img 10M
+  says "platter create: file: 'a.img' exists already; create= never overwrites a file"
+  exits 1 "$platter" create e.img
+  says 'platter create: file: SIZE is missing: how large is the disk to be?'
+  exits 1 "$platter" create 'file:e.img;create=1M' 1M
+  says 'platter create: file: create= and SIZE both tell how large'
+  exits 1 "$platter" create sqldiff:e.db:a.img 1M
+  says "platter create: sqldiff: is as large as the disk below: no SIZE '1M'"
+  exits 1 "$platter" create mem:1M
+  says 'platter create: mem: cannot be created (file, sql, sqldiff can)'
+  exits 1 "$platter" create e.img 1000
+  grep -q 'not a multiple of the block size' err
+  exits 1 "$platter" create e.img 0
+  says 'platter create: file: 0 bytes: a disk has at least 512 and at most 9223372036854775807'
+  [[ ! -e e.img && ! -e e.db ]]
+}
+
+# Numbers out of their limits, before anything is opened.
+test_limits() {
+  exits 2 "$platter" convert --jobs 0 a b
+  says "platter convert: --jobs: '0' is less than 1" "Try 'platter convert --help'."
+  exits 2 "$platter" convert --jobs 65 a b
+  says "platter convert: --jobs: '65' is more than 64" "Try 'platter convert --help'."
+  exits 2 "$platter" convert --sparse 1G a b
+  says "platter convert: --sparse: '1G' is more than 512K" "Try 'platter convert --help'."
+  exits 2 "$platter" read --offset x a
+  grep -q "^platter read: --offset: 'x' is not a size" err
+  exits 2 "$platter" read --offset 16E a
+  grep -q "^platter read: --offset: the size '16E' does not fit" err
+}
+
+run_test "convert copies" test_convert
+run_test "convert leaves out zeroes" test_convert_sparse
+run_test "convert: any kind to any kind" test_convert_kinds
+run_test "convert: a chain becomes one disk" test_convert_chain
+run_test "convert: blocks of the source" test_convert_blocks
+run_test "convert --into: a disk that is there" test_convert_into
+run_test "convert refuses" test_convert_refuses
+run_test "convert --force replaces a file" test_convert_force
+run_test "convert --force: not what somebody writes to" test_convert_in_use
+run_test "convert --jobs" test_convert_jobs
+run_test "convert: no room" test_convert_full
+run_test "convert stopped by a signal leaves nothing" test_stop
+run_test "convert killed leaves the old or the new" test_kill
+run_test "SIGUSR1 prints how far it is" test_usr1
+run_test "progress as JSON" test_progress_json
+run_test "progress as a bar" test_progress_bar
+run_test "compare" test_compare
+run_test "compare: other sizes" test_compare_sizes
+run_test "compare: failures have a status of their own" test_compare_fails
+run_test "map is as qemu-img's" test_map
+run_test "map --svg is a picture" test_map_svg
+run_test "measure" test_measure
+run_test "hash is as sha256sum's" test_hash
+run_test "read" test_read
+run_test "write" test_write
+run_test "zero" test_zero
+run_test "trim" test_trim
+run_test "resize" test_resize
+run_test "create" test_create
+run_test "limits of options" test_limits
+t_done
