@@ -12,7 +12,7 @@ const struct verb *const verbs[] = {
 	/* making and changing it */
 	&verb_create, &verb_convert, &verb_resize, &verb_read, &verb_write, &verb_zero, &verb_trim,
 	/* showing it to others */
-	&verb_mount, &verb_umount,
+	&verb_mount, &verb_umount, &verb_serve,
 	/* this command */
 	&verb_kinds, &verb_version, &verb_help, NULL,
 };

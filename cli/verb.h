@@ -62,7 +62,7 @@ struct verb {
 extern const struct verb *const verbs[];
 
 extern const struct verb verb_compare, verb_convert, verb_create, verb_hash, verb_help, verb_info, verb_kinds, verb_map, verb_measure,
-	verb_mount, verb_read, verb_resize, verb_trim, verb_umount, verb_version, verb_write, verb_zero;
+	verb_mount, verb_read, verb_resize, verb_serve, verb_trim, verb_umount, verb_version, verb_write, verb_zero;
 
 /* The verb called `name`; NULL, after having said so, when there is none. */
 const struct verb *verb_find(const char *name);

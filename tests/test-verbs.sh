@@ -197,10 +197,10 @@ test_stop() {
 
 # Whenever it is killed: the old file is whole, or the new one is.
 test_kill() {
-  local i status
+  local status
   head -c 16M /dev/urandom >a.img
   head -c 1M /dev/urandom >old.img
-  for i in {1..15}; do
+  for _ in {1..15}; do
     cp old.img b.img
     "$platter" convert --force --sparse 0 --jobs 2 delay:1ms:file:a.img b.img &
     sleep "0.0$((RANDOM % 90 + 10))"
@@ -445,6 +445,128 @@ test_limits() {
   grep -q "^platter read: --offset: the size '16E' does not fit" err
 }
 
+# ------------------------------------------------------------------ serve
+
+# start_serve ARG...: sets serve_pid and, from what it prints, serve_uri.
+start_serve() {
+  need nbdkit nbdkit
+  [[ $SANITIZERS = no ]] || skip_test "nbdkit would have to preload a sanitizer, which only tests/lib.sh does"
+  local i
+  env --default-signal=INT,TERM,HUP "$platter" serve "$@" >uris 2>serve-err &
+  serve_pid=$!
+  at_exit kill "$serve_pid"
+  for ((i = 0; i < 400; i++)); do
+    [[ ! -s uris ]] || break
+    kill -0 "$serve_pid" 2>/dev/null || { cat serve-err; return 1; }
+    sleep 0.05
+  done
+  read -r serve_uri <uris
+}
+
+stop_serve() {
+  local status=0
+  kill "-${1:-TERM}" "$serve_pid"
+  wait "$serve_pid" || status=$?
+  cat serve-err
+  t_undo=()
+  [[ $status = 0 ]]
+}
+
+test_serve() {
+  need nbdcopy libnbd-bin
+  local socket
+  make_image a.img
+  start_serve --readonly a.img
+  nbdcopy "$serve_uri" copy.img
+  cmp a.img copy.img
+  socket=${serve_uri#*socket=}
+  [[ -S $socket ]]
+  stop_serve INT
+  [[ ! -e $socket && ! -e ${socket%/*} ]]
+}
+
+test_serve_exports() {
+  need nbdinfo libnbd-bin
+  need jq jq
+  start_serve --json -U 'a socket' one=mem:1M two.x=mem:2M
+  sleep 0.2
+  [[ $(nbdinfo --size "$(jq -r '.uris[0]' uris)") = 1048576 ]]
+  [[ $(nbdinfo --size "$(jq -r '.uris[1]' uris)") = 2097152 ]]
+  stop_serve
+  [[ ! -e 'a socket' ]]
+}
+
+test_serve_port() {
+  need nbdinfo libnbd-bin
+  local port=$((20000 + RANDOM % 20000))
+  start_serve --port "$port" mem:1M
+  [[ $serve_uri = "nbd://localhost:$port/" && $(nbdinfo --size "$serve_uri") = 1048576 ]]
+  stop_serve HUP
+}
+
+test_serve_tls() {
+  need nbdinfo libnbd-bin
+  printf 'me:%s\n' "$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')" >keys.psk
+  chmod 600 keys.psk
+  start_serve --tls require --tls-psk keys.psk mem:1M
+  [[ $serve_uri = nbds+unix:* ]]
+  fails nbdinfo --size "nbd${serve_uri#nbds}"
+  [[ $(nbdinfo --size "nbds+unix://me@/?socket=${serve_uri#*socket=}&tls-psk-file=$PWD/keys.psk") = 1048576 ]]
+  stop_serve
+}
+
+test_serve_ready() {
+  need python3 python3
+  python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind("manager"); s.settimeout(20)
+open("bound", "w").close()
+print(s.recv(100).decode(), s.recv(100).decode())' >told &
+  while [[ ! -e bound ]]; do sleep 0.05; done
+  NOTIFY_SOCKET=$PWD/manager start_serve mem:1M
+  stop_serve
+  wait
+  [[ $(cat told) = 'READY=1 STOPPING=1' ]]
+}
+
+# When the command is killed nbdkit ends as well.
+test_serve_killed() {
+  need jq jq
+  local child i
+  start_serve --json mem:1M
+  sleep 0.2
+  child=$(jq .pid uris)
+  kill -KILL "$serve_pid"
+  wait "$serve_pid" || true
+  t_undo=()
+  for ((i = 0; i < 100; i++)); do
+    [[ -d /proc/$child ]] || return 0
+    sleep 0.05
+  done
+  return 1
+}
+
+test_serve_refuses() {
+  exits 1 "$platter" serve mem:1M mem:2M
+  says "platter serve: 'mem:1M': expected NAME=SPEC, since there are several disks"
+  exits 1 "$platter" serve a=mme:1M
+  grep -q "^platter serve: a: .*did you mean" err
+  touch there
+  exits 1 "$platter" serve -U there mem:1M
+  says "platter serve: 'there' exists already"
+  exits 1 "$platter" serve --nbdkit ./no-such-nbdkit mem:1M
+  says "platter serve: cannot run './no-such-nbdkit': No such file or directory (it is in the package nbdkit)" \
+    'platter serve: nbdkit has failed'
+  exits 2 "$platter" serve -U a -p 1 mem:1M
+  exits 2 "$platter" serve --tls-psk keys mem:1M
+  says 'platter serve: keys and certificates go with --tls=on or --tls=require' "Try 'platter serve --help'."
+  [[ $SANITIZERS = no ]] || return 0
+  need nbdkit nbdkit
+  exits 1 "$platter" serve missing.img
+  grep -q 'missing.img' err
+}
+
 run_test "convert copies" test_convert
 run_test "convert leaves out zeroes" test_convert_sparse
 run_test "convert: any kind to any kind" test_convert_kinds
@@ -474,5 +596,12 @@ run_test "zero" test_zero
 run_test "trim" test_trim
 run_test "resize" test_resize
 run_test "create" test_create
+run_test "serve: a private socket" test_serve
+run_test "serve: several disks" test_serve_exports
+run_test "serve: a port" test_serve_port
+run_test "serve: TLS" test_serve_tls
+run_test "serve tells a service manager" test_serve_ready
+run_test "serve killed" test_serve_killed
+run_test "serve refuses" test_serve_refuses
 run_test "limits of options" test_limits
 t_done
