@@ -8,7 +8,7 @@
 
 const struct verb *const verbs[] = {
 	/* what a disk is */
-	&verb_info, &verb_map, &verb_measure, &verb_hash, &verb_compare,
+	&verb_info, &verb_map, &verb_measure, &verb_hash, &verb_compare, &verb_bench,
 	/* making and changing it */
 	&verb_create, &verb_convert, &verb_resize, &verb_read, &verb_write, &verb_zero, &verb_trim,
 	/* showing it to others */

@@ -191,7 +191,7 @@ static void print_limit(const struct verb_option *o, uint64_t limit, char text[S
 {
 	if (o->type == OPTION_SIZE)
 		size_print(limit, text);
-	else if (o->type == OPTION_TIME)
+	else if (o->type == OPTION_DURATION)
 		duration_print(limit, text);
 	else
 		snprintf(text, SIZE_TEXT_MAX, "%" PRIu64, limit);
@@ -227,7 +227,7 @@ static int parse_value(const struct verb_option *o, const char *text, uint64_t *
 	case OPTION_NUMBER:
 		status = number_parse(text, out, err);
 		break;
-	case OPTION_TIME:
+	case OPTION_DURATION:
 		status = duration_parse(text, out, err);
 		break;
 	default:

@@ -17,7 +17,7 @@ enum verb_option_type {
 	OPTION_TEXT,   /* as it is */
 	OPTION_SIZE,   /* bytes, as size_parse() */
 	OPTION_NUMBER, /* as number_parse() */
-	OPTION_TIME,   /* as duration_parse(); in ns */
+	OPTION_DURATION, /* as duration_parse(); in ns */
 	OPTION_WORD,   /* one of `words` */
 };
 
@@ -61,7 +61,7 @@ struct verb {
 /* Every verb, ended by NULL. */
 extern const struct verb *const verbs[];
 
-extern const struct verb verb_compare, verb_convert, verb_create, verb_hash, verb_help, verb_info, verb_kinds, verb_map, verb_measure,
+extern const struct verb verb_bench, verb_compare, verb_convert, verb_create, verb_hash, verb_help, verb_info, verb_kinds, verb_map, verb_measure,
 	verb_mount, verb_read, verb_resize, verb_serve, verb_trim, verb_umount, verb_version, verb_write, verb_zero;
 
 /* The verb called `name`; NULL, after having said so, when there is none. */

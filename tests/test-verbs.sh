@@ -445,6 +445,46 @@ test_limits() {
   grep -q "^platter read: --offset: the size '16E' does not fit" err
 }
 
+# ------------------------------------------------------------------ bench
+
+test_bench() {
+  need jq jq
+  exits 0 "$platter" bench --time 100ms --json --reads 70 --overwrite --depth 8 --threads 2 mem:16M
+  jq -e '.read.count > 0 and .write.count > 0 and .block_size == 4096 and .depth == 8' out
+  jq -e '(.read.count / (.read.count + .write.count)) as $share | $share > 0.6 and $share < 0.8' out
+  jq -e '.read.latency_ns | .p50 <= .p90 and .p90 <= .p99 and .["p99.9"] <= .max' out
+  exits 0 "$platter" bench --time 50ms mem:1M
+  grep -q '^read .* IOPS' out
+  fails grep -q '^write' out
+}
+
+# A known latency is what is measured, and depth does what it says.
+test_bench_latency() {
+  need jq jq
+  exits 0 "$platter" bench --time 300ms --json --depth 4 delay:20ms:null:1M
+  jq -e '.read.latency_ns.p50 >= 20000000 and .read.count >= 8 and .read.count <= 64' out
+}
+
+test_bench_svg() {
+  need xmllint libxml2-utils
+  exits 0 "$platter" bench --time 50ms --svg --reads 50 --overwrite mem:1M
+  xmllint --noout out
+  [[ $(grep -c '<polyline' out) = 2 ]]
+}
+
+test_bench_refuses() {
+  make_image a.img 8
+  cp a.img b.img
+  exits 2 "$platter" bench --reads 50 a.img
+  says 'platter bench: writes destroy what the disk holds: --overwrite allows them' "Try 'platter bench --help'."
+  exits 1 "$platter" bench --block 1000 a.img
+  says 'platter bench: --block: 1000 bytes are not whole blocks of the disk, which are of 512 bytes'
+  exits 1 "$platter" bench --block 1M slice:0,512K:a.img
+  says 'platter bench: --block: 1048576 bytes are more than the disk has'
+  exits 1 "$platter" bench --reads 0 --overwrite --time 1s ro:a.img
+  cmp a.img b.img
+}
+
 # ------------------------------------------------------------------ serve
 
 # start_serve ARG...: sets serve_pid and, from what it prints, serve_uri.
@@ -596,6 +636,10 @@ run_test "zero" test_zero
 run_test "trim" test_trim
 run_test "resize" test_resize
 run_test "create" test_create
+run_test "bench" test_bench
+run_test "bench: a known latency" test_bench_latency
+run_test "bench --svg is a picture" test_bench_svg
+run_test "bench refuses" test_bench_refuses
 run_test "serve: a private socket" test_serve
 run_test "serve: several disks" test_serve_exports
 run_test "serve: a port" test_serve_port
