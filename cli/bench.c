@@ -94,7 +94,7 @@ static uint64_t offset_of(const struct bench *b, uint64_t number)
 static int one_request(struct flight *f, uint64_t *now)
 {
 	struct bench *b = f->worker->bench;
-	uint64_t number = atomic_fetch_add_explicit(&b->next, 1, memory_order_relaxed), begin = *now;
+	uint64_t number = atomic_fetch_add_explicit(&b->next, 1, memory_order_relaxed), begin = wait_now();
 	bool reads = chance_at(1, 1, number) % 100 < b->reads;
 	struct io io = {.flags = !reads && b->arguments->options[OPTION_FUA] ? IO_FUA : 0, .failure = &b->failure};
 	struct vec v = VEC_FLAT(f->buffer, b->block);

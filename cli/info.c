@@ -2,14 +2,19 @@
 /* platter info SPEC */
 #include "cli/verb.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/disks.h"
+#include "cli/lint-azure.h"
 #include "cli/output.h"
-#include "core/open.h"
+#include "cli/probe.h"
+#include "cli/tree-picture.h"
+#include "core/spec.h"
 #include "core/tree-text.h"
 
 /* ------------------------------------------------------------------ the disk as its user sees it */
@@ -81,49 +86,118 @@ static void print_summary(const struct disk *disk, const char *spec)
 		print_id(info);
 }
 
+/* ------------------------------------------------------------------ what its bytes look like */
+
+/* What is known of a disk that cannot be read is told all the same. */
+struct content {
+	struct probe_finding found[PROBE_MAX];
+	int count; /* negative: `err` says why not */
+	struct error err;
+};
+
+static void print_content(const struct content *c)
+{
+	if (c->count < 0)
+		printf("content    cannot be read: %s\n", error_text(&c->err));
+	if (c->count == 0)
+		printf("content    nothing that is known\n");
+	for (int i = 0; i < c->count; i++)
+		printf("%-10s %s %s (%s)\n", i == 0 ? "content" : "", probe_sureness_words[c->found[i].sureness],
+		       c->found[i].what, c->found[i].why);
+}
+
+/* Null when it cannot be read. */
+static json_t *content_to_json(const struct content *c)
+{
+	json_t *list = c->count < 0 ? json_null() : json_array();
+
+	for (int i = 0; i < c->count; i++)
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s}", "what", c->found[i].what, "sureness",
+						      probe_sureness_words[c->found[i].sureness], "why", c->found[i].why));
+	return list;
+}
+
 /* ------------------------------------------------------------------ */
 
-enum { OPTION_JSON };
+enum { OPTION_JSON, OPTION_DOT, OPTION_SVG, OPTION_LINT };
 
-static int print_disk(struct disk *disk, const char *spec, bool as_json)
+static const char *const lint_words[] = {"azure", NULL};
+
+struct job {
+	const struct verb_arguments *arguments;
+	const char *spec; /* canonical */
+};
+
+static void print_probed(struct disk *disk, json_t *tree, const struct job *job)
 {
+	struct content content = {0};
+
+	content.count = probe_disk(disk, content.found, &content.err);
+	if (job->arguments->options[OPTION_JSON]) {
+		print_json(json_pack("{s:s, s:O, s:o}", "spec", job->spec, "disk", tree, "content",
+				     content_to_json(&content)));
+	} else {
+		print_summary(disk, job->spec);
+		print_content(&content);
+		printf("\n");
+		tree_print(stdout, tree, "");
+	}
+	error_clear(&content.err);
+}
+
+/* The tree is described before anything is read, so that statistics are of nothing but opening. */
+static int print_disk(struct disk *disk, void *argument, struct error *err)
+{
+	const struct job *job = argument;
 	json_t *tree = disk_describe(disk);
+
 	if (!tree)
-		return no_memory();
-	if (as_json)
-		return print_json(json_pack("{s:s, s:o}", "spec", spec, "disk", tree));
-
-	print_summary(disk, spec);
-	printf("\n");
-	tree_print(stdout, tree, "");
+		return error_set(err, -ENOMEM, "no memory");
+	if (job->arguments->options[OPTION_DOT])
+		print_tree_dot(tree);
+	else if (job->arguments->options[OPTION_SVG])
+		print_tree_svg(tree);
+	else
+		print_probed(disk, tree, job);
 	json_decref(tree);
-	return STATUS_OK;
+	return 0;
 }
 
-static int failed(struct error *err)
+static int open_and_print(const struct verb_arguments *a, struct error *err)
 {
-	fprintf(stderr, "platter info: %s\n", error_text(err));
-	return STATUS_FAILURE;
+	CLEANUP_SPEC struct spec *spec = NULL;
+	struct job job = {.arguments = a};
+	int status = spec_parse(a->operands[0], &spec, err);
+	char *canonical;
+
+	if (status)
+		return status;
+	canonical = spec_print(spec);
+	if (!canonical)
+		return error_set(err, -ENOMEM, "no memory");
+	job.spec = canonical;
+	status = with_disk(a->operands[0], NULL, OPEN_READ_ONLY, print_disk, &job, err);
+	free(canonical);
+	return status;
 }
 
-static int info(const struct verb_arguments *arguments)
+static int info(const struct verb_arguments *a)
 {
 	CLEANUP_ERROR struct error err = {0};
-	CLEANUP_SPEC struct spec *spec = NULL;
-	struct disk *disk;
+	int forms = (a->options[OPTION_JSON] != NULL) + (a->options[OPTION_DOT] != NULL) + (a->options[OPTION_SVG] != NULL);
+	int status;
 
-	if (spec_parse(arguments->operands[0], &spec, &err) < 0)
-		return failed(&err);
-	if (disk_open_spec(spec, OPEN_READ_ONLY, &disk, &err) < 0)
-		return failed(&err);
-
-	char *canonical = spec_print(spec);
-	int status = canonical ? print_disk(disk, canonical, arguments->options[OPTION_JSON] != NULL)
-			       : no_memory();
-	free(canonical);
-	if (disk_close(disk, &err) < 0)
-		return failed(&err);
-	return status;
+	if (forms > 1)
+		return verb_usage_error(&verb_info, "--json, --dot and --svg exclude each other");
+	if (a->options[OPTION_LINT] && (a->options[OPTION_DOT] || a->options[OPTION_SVG]))
+		return verb_usage_error(&verb_info, "--lint goes with --json only");
+	if (a->options[OPTION_LINT])
+		status = lint_azure(a->operands[0], a->options[OPTION_JSON] != NULL, &err);
+	else
+		status = open_and_print(a, &err);
+	if (status < 0)
+		return verb_failed("info", &err);
+	return status > 0 ? STATUS_FAILURE : STATUS_OK;
 }
 
 const struct verb verb_info = {
@@ -134,10 +208,17 @@ const struct verb verb_info = {
 	.summary = "Open a disk read-only and say what it is",
 	.details = "The disk is opened as it would be to serve it, but nothing is written and nothing is "
 		   "created: a SPEC\n"
-		   "with create= is refused.\n",
+		   "with create= is refused. What its bytes look like is a guess, with how sure it is.\n",
 	.options =
 		(const struct verb_option[]){
 			[OPTION_JSON] = {.name = "json", .help = "print JSON"},
+			[OPTION_DOT] = {.name = "dot", .help = "print the tree for Graphviz"},
+			[OPTION_SVG] = {.name = "svg", .help = "draw the tree"},
+			[OPTION_LINT] = {.name = "lint",
+					 .argument = "WHERE",
+					 .type = OPTION_WORD,
+					 .words = lint_words,
+					 .help = "say whether the image file, in place of SPEC, is accepted there"},
 			{0},
 		},
 	.run = info,

@@ -445,6 +445,108 @@ test_limits() {
   grep -q "^platter read: --offset: the size '16E' does not fit" err
 }
 
+# ------------------------------------------------------------------ info: what it looks like, pictures, lint
+
+test_probe() {
+  need jq jq
+  truncate -s 8M a.img
+  exits 0 "$platter" info a.img
+  grep -qx 'content    nothing that is known' out
+  printf 'vhdxfile' | dd of=a.img conv=notrunc status=none
+  exits 0 "$platter" info a.img
+  grep -qx "content    certainly VHDX image ('vhdxfile' at 0)" out
+  printf '\x53\xef' | dd of=a.img bs=1 seek=1080 conv=notrunc status=none
+  exits 0 "$platter" info --json a.img
+  [[ $(jq -r '.content[] | .sureness' out | tr '\n' ' ') = 'certainly possibly ' ]]
+  exits 0 "$platter" info slice:512,1M:a.img
+  fails grep -q 'VHDX' out
+}
+
+# What others make is known again.
+test_probe_others() {
+  need qemu-img qemu-utils
+  need mkfs.ext4 e2fsprogs
+  local format
+  for format in qcow2 vmdk vdi vhdx; do
+    qemu-img create -q -f "$format" "a.$format.img" 8M
+    truncate -s %512 "a.$format.img"
+    exits 0 "$platter" info "a.$format.img"
+    grep -qi "^content    [a-z]* $format image" out
+  done
+  qemu-img create -q -f vpc a.vhd 8M
+  exits 0 "$platter" info file:a.vhd
+  grep -qx "content    certainly dynamic VHD image ('conectix' at 0)" out
+  qemu-img create -q -f vpc -o subformat=fixed b.vhd 8M
+  exits 0 "$platter" info file:b.vhd
+  grep -qx "content    certainly fixed VHD image ('conectix' in the last 512 bytes)" out
+  truncate -s 8M fs.img
+  mkfs.ext4 -q fs.img
+  exits 0 "$platter" info fs.img
+  grep -q '^content    possibly ext2' out
+  exits 0 "$platter" create sql:q.db 1M
+  exits 0 "$platter" info file:q.db
+  grep -q '^content    certainly SQLite database' out
+  printf 'label: dos\n2048,2048\n' | sfdisk -q fs.img || skip_test "there is no sfdisk"
+  exits 0 "$platter" info fs.img
+  grep -q 'possibly MBR partition table' out
+  printf 'label: gpt\n2048,2048\n' | sfdisk -q fs.img
+  exits 0 "$platter" info fs.img
+  grep -q '^content    certainly GPT partition table' out
+  fails grep -q MBR out
+}
+
+test_info_pictures() {
+  need xmllint libxml2-utils
+  truncate -s 1M 'a "q" <b>&.img'
+  local spec='striped:64K:[memdiff:file:"a \"q\" <b>&.img",mem:1M,null:1M]'
+  exits 0 "$platter" info --svg "$spec"
+  xmllint --noout out
+  [[ $(grep -c 'rx="6"' out) = 5 ]]
+  exits 0 "$platter" info --dot "$spec"
+  [[ $(grep -c ' -> ' out) = 4 && $(grep -c 'label=' out) = 5 ]]
+  grep -qF 'a \"q\" <b>&.img' out
+  if command -v dot >/dev/null; then dot -Tsvg out >/dev/null; fi
+  exits 2 "$platter" info --svg --dot mem:1M
+  says 'platter info: --json, --dot and --svg exclude each other' "Try 'platter info --help'."
+}
+
+test_lint_azure() {
+  need qemu-img qemu-utils
+  need jq jq
+  qemu-img create -q -f vpc -o subformat=fixed,force_size good.vhd 10M
+  exits 0 "$platter" info --lint=azure good.vhd
+  [[ $(cat out) = 'Azure would accept it' ]]
+  # Without force_size the disk has whole cylinders, not whole MiB.
+  qemu-img create -q -f vpc -o subformat=fixed odd.vhd 10M
+  exits 1 "$platter" info --lint=azure odd.vhd
+  grep -q 'which is not whole MiB' out
+  qemu-img create -q -f vpc -o force_size dynamic.vhd 10M
+  exits 1 "$platter" info --lint=azure dynamic.vhd
+  head -n 1 out | grep -qx 'it is a dynamic VHD, not a fixed one'
+  # What it tells to do mends it.
+  eval "$(sed -n 's/^ *to mend it: //p' out | sed 's/IMAGE/dynamic.vhd/; s/NEW/mended/')"
+  exits 0 "$platter" info --lint=azure mended.vhd
+  cp good.vhd bad.vhd
+  printf x | dd of=bad.vhd bs=1 seek=$((10485760 + 100)) conv=notrunc status=none
+  exits 1 "$platter" info --lint=azure bad.vhd
+  grep -q 'checksum of the VHD footer is wrong' out
+  (head -c 1M /dev/zero && cat good.vhd) >long.vhd
+  exits 1 "$platter" info --lint=azure long.vhd
+  grep -q 'the file has 11534848 bytes; a disk of 10485760 bytes and the footer are 10486272' out
+  qemu-img create -q -f vhdx x.vhdx 10M
+  exits 1 "$platter" info --lint=azure --json x.vhdx
+  jq -e '.accepted == false and .problems[0].problem == "it is a vhdx image, not a VHD"' out
+  truncate -s 10M raw.img
+  exits 1 "$platter" info --lint=azure raw.img
+  grep -q 'no VHD footer' out
+  : >empty.vhd
+  exits 1 "$platter" info --lint=azure empty.vhd
+  exits 1 "$platter" info --lint=azure missing.vhd
+  says "platter info: 'missing.vhd': No such file or directory"
+  exits 1 "$platter" info --lint=azure .
+  says "platter info: '.' is not a regular file"
+}
+
 # ------------------------------------------------------------------ bench
 
 test_bench() {
@@ -487,10 +589,14 @@ test_bench_refuses() {
 
 # ------------------------------------------------------------------ serve
 
-# start_serve ARG...: sets serve_pid and, from what it prints, serve_uri.
-start_serve() {
+need_serve() {
   need nbdkit nbdkit
   [[ $SANITIZERS = no ]] || skip_test "nbdkit would have to preload a sanitizer, which only tests/lib.sh does"
+}
+
+# start_serve ARG...: sets serve_pid and, from what it prints, serve_uri.
+start_serve() {
+  need_serve
   local i
   env --default-signal=INT,TERM,HUP "$platter" serve "$@" >uris 2>serve-err &
   serve_pid=$!
@@ -556,6 +662,7 @@ test_serve_tls() {
 }
 
 test_serve_ready() {
+  need_serve
   need python3 python3
   python3 -c '
 import socket, sys
@@ -636,6 +743,10 @@ run_test "zero" test_zero
 run_test "trim" test_trim
 run_test "resize" test_resize
 run_test "create" test_create
+run_test "info tells what bytes look like" test_probe
+run_test "info knows what others make" test_probe_others
+run_test "info draws the tree" test_info_pictures
+run_test "info --lint=azure" test_lint_azure
 run_test "bench" test_bench
 run_test "bench: a known latency" test_bench_latency
 run_test "bench --svg is a picture" test_bench_svg
