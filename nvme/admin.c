@@ -65,6 +65,8 @@ uint16_t nvme_admin_create_cq(struct nvme_command *cmd, struct nvme_namespace *n
 		status = clear_shadow(c, 2u * id + 1);
 	if (status)
 		return status;
+	if (c->cqs[id]) /* another command may have made it while we waited for the guest's memory */
+		return NVME_SEQUENCE_ERROR;
 	return nvme_cq_start(c, id, get64(cmd->sqe.prp1), (nvme_cdw10(cmd) >> 16) + 1, interrupts, vector)
 		       ? NVME_INTERNAL_ERROR
 		       : NVME_OK;
@@ -86,7 +88,7 @@ uint16_t nvme_admin_create_sq(struct nvme_command *cmd, struct nvme_namespace *n
 		status = clear_shadow(c, 2u * id);
 	if (status)
 		return status;
-	if (!c->cqs[cqid] || c->sqs[id]) /* the guest may have deleted or made one while we waited for its memory */
+	if (!c->cqs[cqid] || c->sqs[id]) /* as above */
 		return NVME_SEQUENCE_ERROR;
 	return nvme_sq_start(c, id, get64(cmd->sqe.prp1), (nvme_cdw10(cmd) >> 16) + 1, c->cqs[cqid])
 		       ? NVME_INTERNAL_ERROR

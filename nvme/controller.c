@@ -190,6 +190,7 @@ static enum work next_work(struct nvme *c, bool *all, bool *subsystem, uint32_t 
 		*subsystem = c->subsystem_reset;
 		*ticket = c->reset_ticket;
 		c->reset_wanted = c->reset_all = c->subsystem_reset = false;
+		c->shutdown_wanted &= NVME_CC_SHN(c->regs.cc) != 0; /* one from before is over with the reset */
 		work = RESET;
 	} else if (c->shutdown_wanted) {
 		c->shutdown_wanted = false;

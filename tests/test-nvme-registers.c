@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The controller's registers and states: enabling, what cannot be enabled, resets and shutdown at any moment. */
+#include <pthread.h>
+
 #include "tests/nvme-driver.h"
 #include "tests/tap.h"
 
@@ -177,6 +179,31 @@ static void test_shutdown_while_disabled(void)
 	driver_close(&d);
 }
 
+static void *run_loop(void *loop)
+{
+	loop_run(loop);
+	return NULL;
+}
+
+/* What is asked for before anybody looks is done in order: the reset ends the shutdown as well. */
+static void test_reset_after_shutdown(void)
+{
+	struct loop *loop;
+	pthread_t thread;
+
+	REQUIRE(loop_create(NULL, &loop, NULL) == 0);
+	driver_open_on(&d, NULL, loop);
+	driver_write32(&d, NVME_REG_CC, NVME_CC_EN | 1 << 14);
+	driver_write32(&d, NVME_REG_CC, 0);
+	REQUIRE(pthread_create(&thread, NULL, run_loop, loop) == 0);
+	wait_sleep(50000000);
+	CHECK_EQ(driver_read32(&d, NVME_REG_CSTS), 0);
+	driver_close(&d);
+	loop_stop(loop);
+	pthread_join(thread, NULL);
+	loop_destroy(loop);
+}
+
 static void test_subsystem_reset(void)
 {
 	open_driver();
@@ -255,6 +282,7 @@ int main(void)
 	TAP_RUN(test_enable_again_at_once);
 	TAP_RUN(test_shutdown_flushes);
 	TAP_RUN(test_shutdown_while_disabled);
+	TAP_RUN(test_reset_after_shutdown);
 	TAP_RUN(test_subsystem_reset);
 	TAP_RUN(test_conventional_reset);
 	TAP_RUN(test_interrupt_mask);
