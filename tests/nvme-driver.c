@@ -12,7 +12,7 @@
 #include "tests/tap.h"
 
 #define GUEST_ALIGN 65536u
-#define PATIENCE_NS (UINT64_C(10) * 1000 * 1000 * 1000)
+#define PATIENCE_NS (UINT64_C(60) * 1000 * 1000 * 1000)
 
 static void bail(const char *what, struct error *err)
 {

@@ -99,7 +99,7 @@ void driver_write32(struct driver *d, uint64_t reg, uint32_t value);
 uint64_t driver_read64(struct driver *d, uint64_t reg);
 void driver_write64(struct driver *d, uint64_t reg, uint64_t value);
 
-/* Waits until (CSTS & mask) == value; false after ten seconds. */
+/* Waits until (CSTS & mask) == value; false after a minute. */
 bool driver_wait_csts(struct driver *d, uint32_t mask, uint32_t value);
 
 /* Sets up admin queues of that depth and enables; false when RDY does not come. page_shift 12 to 16. */
@@ -116,7 +116,7 @@ void driver_ring(struct driver_queue *q);
 bool driver_poll(struct driver_queue *q, struct driver_result *result);
 void driver_ack(struct driver_queue *q);
 
-/* Waits for the next completion and acknowledges it; false after ten seconds. */
+/* Waits for the next completion and acknowledges it; false after a minute. */
 bool driver_wait(struct driver_queue *q, struct driver_result *result);
 
 /* One command, from beginning to end; its status, or 0xffff where no completion came. */
