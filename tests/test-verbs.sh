@@ -173,11 +173,21 @@ test_convert_full() {
 # Slow enough to be met: 96 MiB, each read of which takes 20 ms, one at a time.
 slow_convert() { exec env --default-signal=INT,TERM,HUP "$platter" convert --jobs 1 --sparse 0 "$@" delay:20ms:file:a.img b.img; }
 
-# stopped_by SIGNAL SECONDS: what it leaves behind.
+# wait_for_copy: until the copy has begun, from when on signals are its own.
+wait_for_copy() {
+  local i
+  for ((i = 0; i < 400; i++)); do
+    [[ -z $(find . -name '.b.img.??????') ]] || return 0
+    sleep 0.05
+  done
+  return 1
+}
+
+# stopped_by SIGNAL: it ends by that, not by itself.
 stopped_by() {
   local signal=$1 status=0
   slow_convert >out 2>err &
-  sleep "$2"
+  wait_for_copy
   kill "-$signal" $!
   wait $! || status=$?
   cat err
@@ -188,8 +198,9 @@ test_stop() {
   local signal
   head -c 96M /dev/urandom >a.img
   for signal in INT TERM HUP; do
-    stopped_by "$signal" 0.3
+    stopped_by "$signal"
     says 'platter convert: stopped by a signal'
+    rm err
     [[ ! -e b.img ]]
     nothing_left
   done
@@ -216,10 +227,14 @@ test_kill() {
 test_usr1() {
   head -c 96M /dev/urandom >a.img
   slow_convert --progress none >out 2>err &
-  local pid=$!
-  sleep 0.3
+  local pid=$! i
+  wait_for_copy
+  sleep 0.1
   kill -USR1 $pid
-  sleep 0.2
+  for ((i = 0; i < 200; i++)); do
+    [[ ! -s err ]] || break
+    sleep 0.02
+  done
   kill $pid
   wait $pid || true
   cat err
