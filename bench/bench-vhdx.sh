@@ -20,9 +20,9 @@ serve() {
   stop
   rm -f "$dir/socket"
   case $1 in
-    platter) nbdkit -f -U "$dir/socket" "$top_builddir/plugin.so" "vhdx:$2" & ;;
-    file) nbdkit -f -U "$dir/socket" "$top_builddir/plugin.so" "file:$2" & ;;
-    qemu) qemu-nbd -t -k "$dir/socket" -f vhdx --cache=writeback "$2" & ;;
+    platter) nbdkit -f -U "$dir/socket" "$top_builddir/plugin.so" "vhdx:$2" >/dev/null 2>&1 & ;;
+    file) nbdkit -f -U "$dir/socket" "$top_builddir/plugin.so" "file:$2" >/dev/null 2>&1 & ;;
+    qemu) qemu-nbd -t -k "$dir/socket" -f vhdx --cache=writeback "$2" >/dev/null 2>&1 & ;;
   esac
   server=$!
   for ((i = 0; i < 100; i++)); do [[ ! -S $dir/socket ]] || return 0; sleep 0.05; done
@@ -34,8 +34,9 @@ serve() {
 load() {
   local name=$1
   shift
-  fio --output-format=json --name="$name" --ioengine=nbd --uri="nbd+unix:///?socket=$dir/socket" "$@" |
-    jq '[.jobs[0].read.iops, .jobs[0].write.iops] | add | floor'
+  fio --output-format=json --output="$dir/result" --name="$name" --ioengine=nbd --uri="nbd+unix:///?socket=$dir/socket" "$@" \
+    >"$dir/said" 2>&1 || { cat "$dir/said" >&2; exit 1; }
+  sed -n '/^{/,$p' "$dir/result" | jq '[.jobs[0].read.iops, .jobs[0].write.iops] | add | floor'
 }
 
 sizes=(64G 1G 256M)
@@ -52,11 +53,13 @@ allocate() {
   new_image "${sizes[0]}"
   serve "$1" "$dir/image"
   load allocate --rw=write:1020k --bs=4k --fsync=64 --iodepth=16 --size="${sizes[0]}" --number_ios=$((quick ? 512 : 4096))
+  stop
 }
 fill() {
   new_image "${sizes[1]}"
   serve "$1" "$dir/image"
   load fill --rw=write --bs=1M --iodepth=4 --size="${sizes[1]}" --end_fsync=1
+  stop
 }
 # Of blocks that have space already.
 random() {
@@ -69,6 +72,7 @@ random() {
   fi
   load fill --rw=write --bs=1M --iodepth=4 --size="${sizes[2]}" --end_fsync=1 >/dev/null
   load "$2" --rw="$2" --bs=4k --iodepth=16 --size="${sizes[2]}" --time_based --runtime="$seconds"
+  stop
 }
 printf '%-44s %12s %12s\n' '4 KiB to new blocks, a flush every 64' "$(allocate platter)" "$(allocate qemu)"
 printf '%-44s %12s %12s\n' '1 MiB, sequential fill' "$(fill platter)" "$(fill qemu)"

@@ -330,8 +330,75 @@ static void test_differencing_large_sectors(void)
 	crash(&w, 8);
 }
 
+/* ------------------------------------------------------------------ a log that is full */
+
+/*
+ * Entries of such sizes that the log is full while the entry that a replay begins with stands where the next one has to go. Each block
+ * has its entry in another page of the table.
+ */
+static const unsigned groups[] = {57, 65, 65, 65, 65, 30};
+#define NR_GROUPS (sizeof(groups) / sizeof(*groups))
+
+static void write_block(struct disk *d, unsigned n)
+{
+	uint8_t data[512];
+
+	fill(data, sizeof(data), n + 1);
+	CHECK_EQ(disk_write(d, &VEC_FLAT(data, sizeof(data)), n * 512 * MIB, &io_plain), 0);
+}
+
+/* The first `promised` blocks hold what was written, of the others each that or nothing. */
+static bool judge_blocks(struct disk *d, unsigned promised, unsigned count)
+{
+	uint8_t data[512];
+	uint32_t tag;
+
+	for (unsigned n = 0; n < count; n++) {
+		if (!CHECK_EQ(disk_read(d, &VEC_FLAT(data, sizeof(data)), n * 512 * MIB, &io_plain), 0))
+			return false;
+		memcpy(&tag, data, 4);
+		if (tag == n + 1 || (!tag && n >= promised))
+			continue;
+		tap_diag("block %u holds %#" PRIx32 ", %u blocks were promised", n, tag, promised);
+		return false;
+	}
+	return true;
+}
+
+static void test_a_full_log(void)
+{
+	struct recorder *r = lab_create(&(struct vhdx_create_options){.size = UINT64_C(180) << 30, .block_size = MIB});
+	struct disk *d = lab_open(recorder_container(r), "full log"), *left;
+	unsigned calls[NR_GROUPS], blocks[NR_GROUPS], count = 0, step = contract_slowness();
+
+	REQUIRE(d != NULL);
+	for (unsigned g = 0; g < NR_GROUPS; g++) {
+		for (unsigned i = 0; i < groups[g]; i++)
+			write_block(d, count++);
+		CHECK_EQ(disk_flush(d, &io_plain), 0);
+		calls[g] = recorder_calls(r);
+		blocks[g] = count;
+	}
+	for (unsigned n = 0; n <= recorder_calls(r); n += step) {
+		enum unflushed_order order = n % 3 ? UNFLUSHED_ANY : UNFLUSHED_IN_ORDER;
+		struct recorder *cut = recorder_cut(r, n, order, n);
+		unsigned promised = 0;
+		for (unsigned g = 0; g < NR_GROUPS; g++)
+			promised = calls[g] <= n ? blocks[g] : promised;
+		recorder_set_read_only(cut, true);
+		left = lab_open(recorder_container(cut), "after the cut");
+		if (!CHECK(left && judge_blocks(left, promised, count))) {
+			recorder_tell(r, n, order, n);
+			break;
+		}
+		CHECK_EQ(disk_close(left, NULL), 0);
+	}
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
 int main(void)
 {
+	TAP_RUN(test_a_full_log);
 	TAP_RUN(test_dynamic);
 	TAP_RUN(test_often_flushed);
 	TAP_RUN(test_large_sectors);
