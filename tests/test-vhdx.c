@@ -151,6 +151,63 @@ static void test_a_child_grows_with_zeroes(void)
 	CHECK_EQ(l->ops->close(l, false, &err), 0);
 }
 
+/* ------------------------------------------------------------------ calls that fail */
+
+#define CHANGES (1u << RECORDER_WRITE | 1u << RECORDER_ZERO | 1u << RECORDER_RESIZE | 1u << RECORDER_FLUSH)
+
+/* What the disk holds, in sixteen blocks of one byte each: that which was answered last. */
+static void check_blocks(struct disk *d, const int *held)
+{
+	for (unsigned i = 0; i < 16; i++)
+		CHECK(holds(d, i * MIB + 8192, held[i], 4096));
+}
+
+/* Some writes and flushes, of which one call below fails: the request fails, and no other block changes by it. */
+static void work_on(struct disk *d, int *held, bool *flushed)
+{
+	char data[4096];
+
+	for (unsigned i = 0; i < 16; i++) {
+		memset(data, 'a' + (int)i, sizeof(data));
+		if (!disk_write(d, &VEC_FLAT(data, sizeof(data)), i * MIB + 8192, &io_plain))
+			held[i] = 'a' + (int)i;
+		if (i == 7 && !disk_discard(d, 2 * MIB, MIB, &io_plain))
+			held[2] = 0;
+		if (i % 3 == 0)
+			*flushed = !disk_flush(d, &io_plain);
+	}
+	*flushed = !disk_flush(d, &io_plain);
+}
+
+static void fail_one(unsigned kinds, unsigned nth, int status)
+{
+	struct recorder *r = lab_create(&(struct vhdx_create_options){.size = 16 * MIB, .block_size = MIB}), *copy;
+	struct disk *d = lab_open(recorder_container(r), "to fail");
+	int held[16] = {0};
+	bool flushed = false;
+
+	REQUIRE(d != NULL);
+	recorder_fail(r, kinds, nth, status);
+	work_on(d, held, &flushed);
+	check_blocks(d, held);
+	if (flushed) {
+		copy = recorder_cut(r, recorder_calls(r), UNFLUSHED_ANY, nth);
+		disk_close(d, NULL); /* the call that fails may be one of these */
+		d = lab_open(recorder_container(copy), "after a failure");
+		REQUIRE(d != NULL);
+		check_blocks(d, held);
+	}
+	disk_close(d, NULL);
+}
+
+static void test_failing_calls(void)
+{
+	for (unsigned nth = 1; nth < 60; nth++) {
+		fail_one(CHANGES, nth, -ENOSPC);
+		fail_one(1u << RECORDER_WRITE, nth, -EIO);
+	}
+}
+
 /* ------------------------------------------------------------------ smaller */
 
 static void compact(struct recorder *r, bool zeroes, struct vhdx_compact_result *out)
@@ -223,6 +280,7 @@ int main(void)
 	TAP_RUN(test_growing_shows_zeroes);
 	TAP_RUN(test_a_table_moves_when_it_is_too_short);
 	TAP_RUN(test_a_child_grows_with_zeroes);
+	TAP_RUN(test_failing_calls);
 	TAP_RUN(test_compact);
 	TAP_RUN(test_compact_a_child);
 	TAP_RUN(test_checksum);
