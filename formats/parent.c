@@ -379,10 +379,15 @@ static int tell(struct search *s, const char *place, int status, const char *rea
 	return 0;
 }
 
-static bool is_in_chain(const struct search *s, const struct container *c)
+/* By the file alone, before it is locked: the image above may have it open for writing. */
+static bool is_in_chain(const struct search *s, int fd)
 {
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return false;
 	for (const struct parent_chain *at = s->chain; at; at = at->child)
-		if (container_is_same(at->container, c))
+		if (at->container->is_file && at->container->device == st.st_dev && at->container->inode == st.st_ino)
 			return true;
 	return false;
 }
@@ -392,15 +397,16 @@ static int consider(struct search *s, const char *place, int fd)
 {
 	CLEANUP_ERROR struct error err = {0};
 	struct container *c = NULL;
-	int status = container_from_fd(fd, place, CONTAINER_READ_ONLY | CONTAINER_SHARED, &c, &err);
+	int status;
 
+	if (is_in_chain(s, fd)) {
+		close(fd);
+		return tell(s, place, -ELOOP, "it is itself above in this chain, which would be a cycle");
+	}
+	status = container_from_fd(fd, place, CONTAINER_READ_ONLY | CONTAINER_SHARED, &c, &err);
 	if (status) {
 		close(fd);
 		return tell(s, place, status, error_text(&err));
-	}
-	if (is_in_chain(s, c)) {
-		container_close(c, false, NULL);
-		return tell(s, place, -ELOOP, "it is itself above in this chain, which would be a cycle");
 	}
 	status = s->accept(s->context, c, &err);
 	if (!status)

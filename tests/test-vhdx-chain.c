@@ -183,6 +183,7 @@ static void test_a_child_that_is_its_own_parent(void)
 	make_child("loop2.vhdx", "of-loop.vhdx", 0);
 	rename(tmppath("loop2.vhdx"), tmppath("loop.vhdx"));
 	CHECK_EQ(refusal("vhdx:%s;ro;ignore-change", "of-loop.vhdx", "loop.vhdx"), -ELOOP);
+	CHECK_EQ(refusal("vhdx:%s;ignore-change", "of-loop.vhdx", "loop.vhdx"), -ELOOP);
 }
 
 /* The parent is what the user says. */
