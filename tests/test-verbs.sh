@@ -24,6 +24,7 @@ make_image() {
   truncate -s "${mib}M" "$1"
   head -c $((mib / 8))M /dev/urandom | dd of="$1" conv=notrunc status=none
   dd if=/dev/zero of="$1" bs=1M seek=$((mib / 4)) count=$((mib / 4)) conv=notrunc status=none
+  printf zeroes | dd of="$1" bs=1 seek=$((mib * 262144 + 300000)) conv=notrunc status=none
   head -c 70000 /dev/urandom | dd of="$1" bs=512 seek=$((mib * 1200 + 1)) conv=notrunc status=none
   printf end | dd of="$1" bs=1 seek=$((mib * 1048576 - 3)) conv=notrunc status=none
 }
@@ -71,6 +72,11 @@ test_convert_kinds() {
   cmp a.img c.img
   exits 0 "$platter" convert 'sql:b.db' 'file:d.img;block=4096'
   cmp a.img d.img
+  # Single blocks of 512 bytes become parts of larger ones.
+  exits 0 "$platter" create sql:odd.db 1M
+  printf odd | "$platter" write --offset 66560 sql:odd.db
+  exits 0 "$platter" convert sql:odd.db 'file:odd.img;block=4096'
+  cmp odd.img <("$platter" read sql:odd.db)
   exits 0 "$platter" convert slice:1M,3M:a.img e.img
   cmp e.img <(dd if=a.img bs=1M skip=1 count=3 status=none)
   nothing_left
@@ -399,7 +405,10 @@ test_trim() {
   cmp -n $((5 * 1048576)) a.img /dev/zero
   exits 0 "$platter" trim --all a.img
   [[ $(allocated a.img) = 0 ]]
-  exits 1 "$platter" trim --all 'crypt:xts-aes-256:missing:a.img'
+  head -c 64 /dev/urandom >key
+  chmod 600 key
+  exits 1 "$platter" trim --all crypt:xts-aes-256:key:a.img
+  says 'platter trim: the disk frees no space'
 }
 
 test_resize() {
