@@ -72,11 +72,9 @@ test_convert_kinds() {
   cmp a.img c.img
   exits 0 "$platter" convert 'sql:b.db' 'file:d.img;block=4096'
   cmp a.img d.img
-  # Single blocks of 512 bytes become parts of larger ones.
-  exits 0 "$platter" create sql:odd.db 1M
-  printf odd | "$platter" write --offset 66560 sql:odd.db
-  exits 0 "$platter" convert sql:odd.db 'file:odd.img;block=4096'
-  cmp odd.img <("$platter" read sql:odd.db)
+  # What is data ends in the middle of a larger block.
+  exits 0 "$platter" convert slice:512,48M:a.img 'file:odd.img;block=4096'
+  cmp odd.img <("$platter" read slice:512,48M:a.img)
   exits 0 "$platter" convert slice:1M,3M:a.img e.img
   cmp e.img <(dd if=a.img bs=1M skip=1 count=3 status=none)
   nothing_left
@@ -405,10 +403,6 @@ test_trim() {
   cmp -n $((5 * 1048576)) a.img /dev/zero
   exits 0 "$platter" trim --all a.img
   [[ $(allocated a.img) = 0 ]]
-  head -c 64 /dev/urandom >key
-  chmod 600 key
-  exits 1 "$platter" trim --all crypt:xts-aes-256:key:a.img
-  says 'platter trim: the disk frees no space'
 }
 
 test_resize() {
