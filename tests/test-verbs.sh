@@ -616,7 +616,7 @@ need_serve() {
 start_serve() {
   need_serve
   local i
-  env --default-signal=INT,TERM,HUP "$platter" serve "$@" >uris 2>serve-err &
+  XDG_RUNTIME_DIR=$PWD env --default-signal=INT,TERM,HUP "$platter" serve "$@" >uris 2>serve-err &
   serve_pid=$!
   at_exit kill "$serve_pid"
   for ((i = 0; i < 400; i++)); do
