@@ -2,8 +2,8 @@
 /*
  * platter bench SPEC
  *
- * Each thread is a loop, and each request in flight a fiber on one of them, as in the doors that serve virtual machines. A fiber asks for
- * one block after the other until the time is over. Counters belong to a loop and are summed when it has ended.
+ * Each thread is a loop, and each request in flight a fiber on one of them. A fiber asks for one block after the other until
+ * the time is over. Counters belong to a loop and are summed when it has ended.
  */
 #include "cli/verb.h"
 

@@ -10,8 +10,8 @@
 #include "core/kind.h"
 
 /*
- * Opens `spec` with `flags` (enum open_flags), calls `run`, closes the disk; the first failure is the result. `name` stands in front of
- * what goes wrong with opening; NULL: nothing does.
+ * Opens `spec` with `flags` (enum open_flags), calls `run`, closes the disk; the first failure is the result. `name` stands
+ * in front of what goes wrong with opening; NULL: nothing does.
  */
 int with_disk(const char *spec, const char *name, unsigned flags, int (*run)(struct disk *d, void *argument, struct error *err),
 	      void *argument, struct error *err);

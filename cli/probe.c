@@ -17,8 +17,8 @@ const char *const probe_sureness_words[] = {
 };
 
 /*
- * Signatures at fixed places: those of the formats' own specifications or, for file systems, of what Linux' and util-linux' headers say
- * of their superblocks.
+ * Signatures at fixed places: those of the formats' own specifications or, for file systems, of what Linux' headers say of
+ * their superblocks.
  */
 static const struct signature {
 	const char *what;

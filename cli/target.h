@@ -32,8 +32,8 @@ struct target_request {
 };
 
 /*
- * Opens or makes the target. A new one is a file beside its name, ".NAME.XXXXXX", until target_finish(), so that nothing half-made ever
- * has its name. -EEXIST when there is something already; -EOPNOTSUPP for kinds that do not lie in one file.
+ * Opens or makes the target. A new one is a file beside its name, ".NAME.XXXXXX", until target_finish(), so that nothing
+ * half-made ever has its name. -EEXIST when there is something already; -EOPNOTSUPP for kinds that do not lie in one file.
  */
 int target_open(struct target *t, const struct target_request *request, struct error *err);
 

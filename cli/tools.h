@@ -10,8 +10,8 @@
 #include "core/spec.h"
 
 /*
- * One row a kind that lies in one file. A function that a kind has not is NULL, and the verb refuses it with the list of the kinds that
- * have (tools_refuse).
+ * One row a kind that lies in one file. A function that a kind has not is NULL, and the verb refuses it with the list of the
+ * kinds that have it (tools_refuse).
  */
 struct kind_tools {
 	const char *kind;
