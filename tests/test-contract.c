@@ -251,8 +251,23 @@ static uint32_t resize_step_of(const char *pattern)
 }
 
 /* The suite over `pattern` as a test of that name. */
+/* It takes long, so it is two programs, each with a part of the specs. */
+#ifdef CONTRACT_IMAGES
+#define ABOUT_IMAGES true
+#else
+#define ABOUT_IMAGES false
+#endif
+
+static bool is_elsewhere(const char *pattern)
+{
+	return ABOUT_IMAGES != (strstr(pattern, "vhd") || strstr(pattern, "fault:"));
+}
+
 static void check_spec(const char *pattern, uint32_t block, struct contract expected)
 {
+	if (is_elsewhere(pattern))
+		return;
+
 	char size[24], small[24], block_text[24], name[300];
 	const char *file = make_file("file", SIZE), *little = make_file("little", SMALL);
 	const char *database = strstr(pattern, "DATABASE") ? make_database("database", SIZE, block) : "";
@@ -496,8 +511,11 @@ static void check_forwarders(void)
 	static const char *const orders[] = {"%1$s%2$s%3$s", "%2$s%1$s%3$s"};
 	char pattern[200];
 
+	/* those of fault in every other place: that is what there is time for */
 	for (size_t i = 0; i < 4 * 2 * NR_WRAPPERS; i++) {
 		const char *leaf = little_leaves[i % 2 * 2];
+		if (i % 4 > 1 && (i / 4 + i) % 2)
+			continue;
 		snprintf(pattern, sizeof(pattern), orders[i / 4 % 2], forwarders[i % 4], inners[i / 8], leaf);
 		check_spec(pattern, blocks[i / 8 % 2], (struct contract){.without = CONTRACT_LIFE | CONTRACT_FIBERS});
 	}
@@ -618,10 +636,12 @@ int main(void)
 	check_spec("mem:6M;block=BLOCK", 65536, (struct contract){0});
 	check_spec("mmap:FILE;block=BLOCK", 1024, (struct contract){0});
 	check_spec("sql:DATABASE", 1024, (struct contract){0});
-	check_read_only_open();
-	check_largest();
 	check_pairs();
 	check_forwarders();
-	check_device();
+	if (!ABOUT_IMAGES) {
+		check_read_only_open();
+		check_largest();
+		check_device();
+	}
 	return TAP_DONE();
 }
