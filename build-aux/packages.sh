@@ -25,7 +25,7 @@ $pkg_liburing $pkg_jansson $pkg_xxhash $pkg_sqlite $pkg_blkid $pkg_crypto $pkg_c
 demo_packages="nbdkit libnbd-bin qemu-utils fuse3"
 
 # To run every test.
-test_packages="$demo_packages $pkg_valgrind $pkg_libnbd jq git binutils fio attr sqlite3 strace clang $pkg_libfuzzer groff-base shellcheck fdisk gdisk parted util-linux cryptsetup-bin e2fsprogs mount libvhdi-utils"
+test_packages="$demo_packages $pkg_valgrind $pkg_libnbd jq git binutils fio attr sqlite3 strace clang $pkg_libfuzzer groff-base shellcheck fdisk gdisk parted util-linux cryptsetup-bin e2fsprogs mount libvhdi-utils libxml2-utils python3"
 
 # To boot the test guest.
 guest_packages="qemu-system-x86 kmod cpio xz-utils e2fsprogs busybox-static"
