@@ -89,12 +89,15 @@ static void note_init(struct session *s, const void *request, size_t size)
 		s->init_offered |= (uint64_t)init->flags2 << 32;
 }
 
+/* ECONNABORTED says no more than ENODEV, that the connection has ended, but libfuse prints it as an error. */
 static ssize_t device_read(int device, void *buffer, size_t size, void *userdata)
 {
 	struct session *s = own_session;
 	ssize_t n = read(own_device >= 0 ? own_device : device, buffer, size);
 
 	(void)userdata;
+	if (n < 0 && errno == ECONNABORTED)
+		errno = ENODEV;
 	if (n > 0 && s && !atomic_load_explicit(&s->init_done, memory_order_relaxed))
 		note_init(s, buffer, (size_t)n);
 	return n;
