@@ -175,7 +175,7 @@ void part_content(const struct contract *c, struct disk *d)
 	struct trial t;
 
 	if (trial_begin(&t, c, d, 2)) {
-		for (unsigned i = 0; i < contract_rounds(200) && !atomic_load(&tap_errors); i++) {
+		for (unsigned i = 0; i < contract_rounds(c->brief ? 60 : 200) && !atomic_load(&tap_errors); i++) {
 			if (contract_is_writable(d))
 				change_something(&t);
 			look_at_something(&t);

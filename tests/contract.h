@@ -33,6 +33,7 @@ struct contract {
 	uint32_t resize_step; /* sizes are multiples of it; 0: of the block */
 	bool forgets;        /* reads as zeroes whatever was written */
 	bool may_tear;       /* a read may meet a write of the same block half done (page cache) */
+	bool brief;          /* fewer random operations: a stack of what has passed alone */
 	unsigned without;    /* enum contract_part */
 };
 
