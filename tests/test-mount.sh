@@ -617,10 +617,10 @@ test_sparse() {
 test_many_holes() {
   local n
   mkdir m
-  head -c 16M /dev/zero | tr '\0' A >image
-  start_mount m 'd=file:image'
   # Every second 4 KiB a hole.
-  for ((n = 0; n < 2048; n++)); do echo "$((n * 8192))"; done | xargs -n 1 -I @ fallocate --punch-hole --offset @ --length 4096 m/d
+  python3 -c 'import sys
+for n in range(2048): sys.stdout.buffer.seek(n * 8192 + 4096), sys.stdout.buffer.write(b"A" * 4096)' >image
+  start_mount m 'd=file:image'
   n=$(blocks m/d)
   echo "$n blocks"
   ((n > 15000 && n < 18000))
