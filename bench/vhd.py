@@ -110,12 +110,13 @@ def main() -> None:
     p.add_argument("--folder", type=Path, default=Path("."), help="where images are made (.)")
     p.add_argument("--plugin", type=Path, default=Path("plugin.so"), help="the plugin (./plugin.so)")
     p.add_argument("--client", type=Path, default=Path("bench/nbd-load"), help="nbd-load (bench/nbd-load)")
+    p.add_argument("--only", default="", metavar="TEXT", help="the loads with this in their names")
     p.add_argument("--quick", action="store_true", help="one short round")
     s = p.parse_args()
     if s.quick:
         s.rounds, s.seconds = 1, 0.3
-    s.plugin, s.client = s.plugin.resolve(), s.client.resolve()
-    for load in LOADS:
+    s.plugin, s.client, s.folder = s.plugin.resolve(), s.client.resolve(), s.folder.resolve()  # qemu-nbd takes absolute paths only
+    for load in (one for one in LOADS if s.only in one.name):
         rates: dict[str, list[float]] = {peer.name: [] for peer in PEERS}
         for n in range(s.rounds):
             for peer in PEERS[n % len(PEERS) :] + PEERS[: n % len(PEERS)]:
