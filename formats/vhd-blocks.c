@@ -327,7 +327,9 @@ int vhd_find(struct vhd *v, uint64_t offset, uint64_t length, struct vhd_run *ru
 
 void vhd_blocks_free(struct vhd *v)
 {
-	for (uint32_t n = 0; v->pages && n < v->nr_pages; n++) {
+	uint32_t used = (atomic_load(&v->max_entries) + VHD_PAGE_ENTRIES - 1) / VHD_PAGE_ENTRIES; /* of the array there is mostly nothing else */
+
+	for (uint32_t n = 0; v->pages && n < used; n++) {
 		struct vhd_page *p = atomic_load(&v->pages[n]);
 		for (unsigned i = 0; p && i < VHD_PAGE_ENTRIES; i++)
 			if (atomic_load(&p->bitmaps[i]) != VHD_BITMAP_FULL)

@@ -11,6 +11,7 @@
 #include "core/error.h"
 
 #define VHD_SECTOR 512u
+#define VHD_SECTOR_SHIFT 9
 #define VHD_ABSENT UINT32_MAX         /* an entry of the BAT: the block is not there */
 #define VHD_NO_OFFSET UINT64_MAX
 #define VHD_VERSION_1_0 0x00010000u

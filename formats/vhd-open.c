@@ -254,6 +254,11 @@ static int refuse_entry(void *context, uint32_t block, uint32_t at, const char *
 	return -EINVAL;
 }
 
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* What of the block is used: what is behind the end of the disk need not be there. */
 static uint64_t end_of_block(const struct vhd *v, uint32_t block, uint32_t at)
 {
@@ -299,26 +304,110 @@ static int scan_entries(struct scan *s, uint32_t *piece)
 	return status;
 }
 
+static int scan_carefully(struct scan *s)
+{
+	struct vhd *v = s->v;
+	uint32_t *piece = malloc(SCAN_PIECE);
+	int status = -ENOMEM;
+
+	s->nr_buckets = min64(container_size(v->c) / VHD_SECTOR, UINT32_MAX) / vhd_block_sectors(v) + 2;
+	s->buckets = calloc(s->nr_buckets, sizeof(*s->buckets));
+	if (piece && s->buckets)
+		status = scan_entries(s, piece);
+	else
+		error_set(s->err, status, "no memory");
+	free(piece);
+	free(s->buckets);
+	return status;
+}
+
+/*
+ * The same with a store for each entry, since it is done whenever an image is opened for writing: it only tells images in which nothing is
+ * wrong from those where something may be. Places are kept by the block's worth of sectors in which they begin, in which there cannot be
+ * two; then neighbours are compared, in the order of the file.
+ */
+struct glance {
+	struct vhd *v;
+	uint32_t *places;   /* or 0 */
+	uint64_t nr_places;
+	uint32_t least, most;
+};
+
+static bool glance_at(struct glance *g, const uint32_t *piece, uint32_t n)
+{
+	unsigned shift = g->v->block_shift - VHD_SECTOR_SHIFT;
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t at = be32toh(piece[i]);
+		if (at == VHD_ABSENT)
+			continue;
+		if (at >> shift >= g->nr_places || g->places[at >> shift])
+			return false;
+		g->places[at >> shift] = at;
+		g->least = at < g->least ? at : g->least;
+		g->most = at > g->most ? at : g->most;
+	}
+	return true;
+}
+
+/* No two of them, nor the first or last one and what else there is, are nearer than a block is long. */
+static bool are_apart(const struct glance *g, uint64_t front_end, uint64_t end)
+{
+	uint64_t length = vhd_block_sectors(g->v), last = 0;
+
+	if (g->least > g->most) /* there is none */
+		return true;
+	if ((uint64_t)g->least * VHD_SECTOR < front_end || (g->most + length) * VHD_SECTOR > end)
+		return false;
+	for (uint64_t i = 0; i < g->nr_places; i++) {
+		uint32_t at = g->places[i];
+		if (at && last && at - last < length)
+			return false;
+		last = at ? at : last;
+	}
+	return true;
+}
+
+int vhd_scan_quickly(struct vhd *v, bool *clean, struct error *err)
+{
+	uint64_t front_end = v->space.used_end, end = min64(v->footer_at, container_size(v->c));
+	struct glance g = {.v = v, .least = UINT32_MAX};
+	uint32_t *piece;
+	int status = 0;
+
+	*clean = false;
+	g.nr_places = (container_size(v->c) >> v->block_shift) + 1;
+	if (g.nr_places > 2 * (uint64_t)v->max_entries + VHD_PAGE_ENTRIES) /* memory for a file that is mostly something else */
+		return 0;
+	piece = malloc(SCAN_PIECE);
+	g.places = calloc(g.nr_places, sizeof(*g.places));
+	*clean = piece && g.places;
+	for (uint32_t from = 0, n; from < v->max_entries && *clean && !status; from += n) {
+		n = v->max_entries - from < SCAN_PIECE / 4 ? v->max_entries - from : SCAN_PIECE / 4;
+		status = container_load(v->c, piece, (size_t)n * 4, v->bat_offset + (uint64_t)from * 4, err);
+		*clean = !status && glance_at(&g, piece, n);
+	}
+	*clean = *clean && are_apart(&g, front_end, end);
+	if (*clean && g.least <= g.most)
+		v->space.used_end = (g.most + vhd_block_sectors(v)) * VHD_SECTOR;
+	free(piece);
+	free(g.places);
+	return status;
+}
+
 int vhd_scan(struct vhd *v, vhd_bad_entry *bad, void *context, struct error *err)
 {
 	struct scan s = {.v = v, .bad = bad, .context = context, .err = err};
-	uint32_t *piece = malloc(SCAN_PIECE);
-	int status = -ENOMEM;
+	bool clean;
+	int status;
 
 	s.nr_taken = vhd_list_taken(v, s.taken);
 	for (unsigned i = 0; i < s.nr_taken; i++)
 		if (s.taken[i].begin != v->footer_at && s.taken[i].end > v->space.used_end)
 			v->space.used_end = s.taken[i].end;
 	s.front_end = v->space.used_end;
-	s.nr_buckets = container_size(v->c) / VHD_SECTOR / vhd_block_sectors(v) + 2;
-	s.buckets = calloc(s.nr_buckets, sizeof(*s.buckets));
-	if (piece && s.buckets)
-		status = scan_entries(&s, piece);
-	else
-		error_set(err, status, "no memory");
-	free(piece);
-	free(s.buckets);
-	return status;
+	status = vhd_scan_quickly(v, &clean, err);
+	return status || clean ? status : scan_carefully(&s);
 }
 
 /* ------------------------------------------------------------------ fixed disks */

@@ -125,7 +125,7 @@ static int give_space_back(struct vhd *v, uint32_t block, uint32_t at, void *to,
 /* The bitmaps of blocks behind the end are of no more use; readers do not come there, writers are out. */
 static void drop_bitmaps(struct vhd *v, uint64_t size)
 {
-	for (uint32_t block = vhd_blocks_of(size, vhd_block_bytes(v)); block < v->nr_pages * VHD_PAGE_ENTRIES; block++) {
+	for (uint32_t block = vhd_blocks_of(size, vhd_block_bytes(v)); block < v->max_entries; block++) {
 		struct vhd_page *p = atomic_load(&v->pages[block >> VHD_PAGE_SHIFT]);
 		if (!p) {
 			block |= VHD_PAGE_ENTRIES - 1;
