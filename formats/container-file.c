@@ -142,7 +142,7 @@ static int file_container_zero(struct container *c, uint64_t offset, uint64_t le
 	if (status || !length)
 		return status;
 	status = host_file_zero(&file_of(c)->host, offset, length, unmap);
-	if (status == -EOPNOTSUPP)
+	if (status == -EOPNOTSUPP && !(io->flags & IO_FAST_ONLY))
 		status = write_zeroes_out(c, offset, length);
 	return status ? fail(c, "zeroing", offset, length, status, io) : 0;
 }

@@ -27,7 +27,7 @@ struct container;
  *   flush        what was answered before survives a power cut, the size as well
  *   resize       what is added reads as zero; what is cut is lost
  *   zero         the range, inside the size, reads as zero. `unmap`: its space is given back where that is possible. Never fails
- *                for want of support: zeroes are written then
+ *                for want of support: zeroes are written then, or, with IO_FAST_ONLY, it is -EOPNOTSUPP
  *   extents      as host_file_extents(), in runs of whole `block`s
  *   prefetch     hint
  *   identity     as disk_identity(); NULL: -EOPNOTSUPP

@@ -7,7 +7,8 @@
  *
  * What is zero: nothing is written for zeroes where a dynamic disk has no block. A differencing disk has no way to say "zero" but a block
  * with its bits set, whose data is a hole of the file. A discard gives space back to the file system and leaves blocks where they
- * are; what a differencing disk does not hold it leaves alone, so there discarded content is unspecified.
+ * are; what a differencing disk does not hold it leaves alone, so there discarded content is unspecified. So zeroing is fast wherever
+ * the file system can punch holes or knows of zeroed ranges; where it cannot, IO_FAST_ONLY is refused by the container.
  */
 #include "formats/vhd.h"
 
@@ -51,11 +52,14 @@ static enum presence presence_of(enum vhd_presence p)
 /* A shrink meanwhile may have cut the file. */
 static int read_data(struct vhd *v, const struct vec *part, uint64_t offset, uint64_t at, const struct io *io)
 {
-	struct failure why = {0};
+	struct failure why; /* large, and seldom looked at: only what has to be is set */
 	const struct io quiet = {.flags = io->flags, .who = io->who, .failure = &why};
-	int status = v->c->ops->read(v->c, part, at, &quiet);
+	int status;
 
-	if (!status)
+	atomic_init(&why.claimed, 0);
+	why.text[0] = 0;
+	status = v->c->ops->read(v->c, part, at, &quiet);
+	if (__builtin_expect(!status, 1))
 		return 0;
 	if (check_range(v, offset, part->size, io))
 		return -ERANGE;
@@ -89,11 +93,16 @@ static int vhd_layer_read(struct layer *l, const struct vec *vec, uint64_t offse
 	struct vec part;
 	int status = check_range(v, offset, vec->size, io);
 
+	if (!status && v->type == VHD_FIXED) {
+		*run = (struct layer_run){.presence = LAYER_DATA, .length = vec->size};
+		return read_data(v, vec, offset, offset, io);
+	}
 	if (!status)
 		status = vhd_find(v, offset, vec->size, &r, io);
 	if (status)
 		return status;
-	*run = (struct layer_run){.presence = presence_of(r.presence), .length = r.length};
+	run->presence = presence_of(r.presence);
+	run->length = r.length;
 	if (r.presence != VHD_DATA)
 		return 0;
 	if (r.length == vec->size)
@@ -198,6 +207,33 @@ static int write_blocks(struct vhd *v, const struct vec *vec, uint64_t offset, c
 	return status || !commits ? status : vhd_flush(v, io);
 }
 
+/* Data that lies in one block, which is there, with nothing to be noted of it: where in the file. */
+static bool find_overwrite(struct vhd *v, uint64_t offset, uint64_t length, uint64_t *at)
+{
+	uint32_t block = (uint32_t)(offset >> v->block_shift), i = block & (VHD_PAGE_ENTRIES - 1), place;
+	uint64_t from = offset & (vhd_block_bytes(v) - 1);
+	struct vhd_page *p = atomic_load_explicit(&v->pages[block >> VHD_PAGE_SHIFT], memory_order_acquire);
+	struct vhd_bitmap *b;
+
+	if (!p || from + length > vhd_block_bytes(v))
+		return false;
+	place = atomic_load_explicit(&p->at[i], memory_order_acquire);
+	b = atomic_load_explicit(&p->bitmaps[i], memory_order_acquire);
+	*at = vhd_data_of(v, place) + from;
+	return place != VHD_ABSENT && b && (b == VHD_BITMAP_FULL || atomic_load_explicit(&b->full, memory_order_acquire));
+}
+
+static int write_range(struct vhd *v, const struct vec *vec, uint64_t offset, const struct io *io)
+{
+	uint64_t at;
+
+	if (v->type == VHD_FIXED)
+		return v->c->ops->write(v->c, vec, offset, io->flags & IO_FUA, io);
+	if (!(io->flags & IO_FUA) && find_overwrite(v, offset, vec->size, &at))
+		return v->c->ops->write(v->c, vec, at, false, io);
+	return write_blocks(v, vec, offset, io);
+}
+
 static int vhd_layer_write(struct layer *l, const struct vec *vec, uint64_t offset, const struct io *io)
 {
 	struct vhd *v = image_of(l);
@@ -206,7 +242,7 @@ static int vhd_layer_write(struct layer *l, const struct vec *vec, uint64_t offs
 	gate_enter(&v->gate);
 	status = check_range(v, offset, vec->size, io);
 	if (!status)
-		status = v->type == VHD_FIXED ? v->c->ops->write(v->c, vec, offset, io->flags & IO_FUA, io) : write_blocks(v, vec, offset, io);
+		status = write_range(v, vec, offset, io);
 	gate_leave(&v->gate);
 	return status;
 }
@@ -367,7 +403,7 @@ static void fill_in_info(struct layer *l, const struct vhd *v)
 		.physical_block_size = 4096,
 		.discard_granularity = 4096,
 		.discard = v->type == VHD_DIFFERENCING ? DISK_DISCARD_UNSPECIFIED : DISK_DISCARD_ZEROES,
-		.flags = DISK_FUA | (v->c->read_only ? DISK_READ_ONLY : 0) | (v->is_raw ? 0 : DISK_RESIZABLE) | (has_id ? DISK_HAS_ID : 0),
+		.flags = DISK_FUA | DISK_FAST_ZERO | (v->c->read_only ? DISK_READ_ONLY : 0) | (v->is_raw ? 0 : DISK_RESIZABLE) | (has_id ? DISK_HAS_ID : 0),
 	};
 	if (has_id)
 		memcpy(l->info.id, v->footer.id, sizeof(l->info.id));

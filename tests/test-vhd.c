@@ -478,6 +478,27 @@ static void test_zeroes_take_no_block(void)
 	drop(r);
 }
 
+/* No data is written for zeroes where there is a block, and where the file system cannot do without, that is said. */
+static void test_fast_zeroes(void)
+{
+	struct recorder *r = make(VHD_DYNAMIC, 1 << 20, 65536);
+	struct disk *d = open_image(r);
+	const struct io fast = {.flags = IO_FAST_ONLY};
+
+	CHECK(disk_info(d)->flags & DISK_FAST_ZERO);
+	put(d, 0, 1, 131072);
+	recorder_begin(r);
+	CHECK_EQ(disk_write_zeroes(d, 4096, 65536, &fast), 0);
+	CHECK_EQ(recorder_count(r, RECORDER_WRITE), 0);
+	CHECK(holds(d, 4096, 0, 65536));
+	CHECK(holds(d, 69632, 1, 4096));
+	recorder_fail(r, 1u << RECORDER_ZERO, 1, -EOPNOTSUPP);
+	CHECK_EQ(disk_write_zeroes(d, 0, 4096, &fast), -EOPNOTSUPP);
+	CHECK(holds(d, 0, 1, 4096));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	drop(r);
+}
+
 static void test_extents_tell_blocks(void)
 {
 	struct recorder *r = make(VHD_DYNAMIC, 1 << 20, 65536);
@@ -1021,6 +1042,7 @@ int main(void)
 	TAP_RUN(test_nothing_is_flushed_for_a_block);
 	TAP_RUN(test_durable_overwrites_are_one_write);
 	TAP_RUN(test_zeroes_take_no_block);
+	TAP_RUN(test_fast_zeroes);
 	TAP_RUN(test_extents_tell_blocks);
 	TAP_RUN(test_failures_are_told_and_passed);
 	TAP_RUN(test_closing_cuts_what_was_reserved);
