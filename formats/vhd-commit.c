@@ -16,7 +16,8 @@
  *
  * Invariants, at every moment, whichever of the unflushed writes have reached the medium
  *
- *   1 the first sector is a footer that is right                     nothing but a resize writes to it, one sector at once
+ *   1 the first sector is a footer that is right, and, from when the  nothing but a resize writes to it, one sector at once; who opens for
+ *     image is open for writing, the same as the last                  writing makes good what a resize has not come to
  *   2 the last sector is a footer that is right, or the first is taken   the file ends elsewhere only while it grows or is cut
  *   3 a BAT entry in the file is absent or points to space that is     (1), (2) before (3); space is taken once and never
  *     inside, is nobody else's, and holds the block's data               given to another block while the image is open

@@ -457,6 +457,25 @@ static int finish_growth(struct vhd *v, struct error *err)
 	return status ? error_set(err, status, "%s", why.text) : 0;
 }
 
+/*
+ * Who writes may move the footer, and until it is there again the copy is all there is: it must say the same, which it does not where a resize was cut
+ * short between the two, or where it was lost.
+ */
+static int mend_copy(struct vhd *v, struct error *err)
+{
+	struct vhd_footer copy;
+	bool has_copy = v->type != VHD_FIXED && be64toh(v->footer.data_offset) >= VHD_SECTOR && v->bat_offset >= VHD_SECTOR;
+	int status;
+
+	if (!has_copy || v->footer_missing || vhd_footer_check(&v->footer, VHD_STRICT, "", NULL))
+		return 0;
+	status = container_load(v->c, &copy, sizeof(copy), 0, err);
+	if (status || !memcmp(&copy, &v->footer, sizeof(copy)))
+		return status;
+	status = container_store(v->c, &v->footer, sizeof(v->footer), 0, err);
+	return status ? status : container_sync(v->c, err);
+}
+
 int vhd_image_open(struct container *c, const struct vhd_open_options *options, struct vhd **out, struct error *err)
 {
 	struct vhd *v = aligned_alloc(64, sizeof(*v));
@@ -471,6 +490,8 @@ int vhd_image_open(struct container *c, const struct vhd_open_options *options, 
 	status = open_steps(&o);
 	if (!status)
 		status = finish_growth(v, err);
+	if (!status && !c->read_only && !options->unchecked)
+		status = mend_copy(v, err);
 	if (status) {
 		error_prefix(err, "'%s'", c->name);
 		vhd_blocks_free(v);

@@ -323,6 +323,22 @@ static bool content_is_legal(const struct story *s, struct disk *d, unsigned n, 
 	return good;
 }
 
+/* Nothing is left that would have to be repaired. */
+static bool is_clean(struct recorder *cut)
+{
+	static const struct vhd_options strict;
+	json_t *report = NULL, *list;
+	bool clean = CHECK_EQ(vhd_check(recorder_container(cut), &strict, false, &report, NULL), 0);
+
+	list = json_object_get(report, "problems");
+	if (json_array_size(list)) {
+		tap_diag("check: %s", json_string_value(json_object_get(json_array_get(list, 0), "what")));
+		clean = false;
+	}
+	json_decref(report);
+	return clean;
+}
+
 /* It goes on to work: writes one sector of each block, and finds nothing of others around it, now and when it is opened again. */
 static bool works_on(const struct story *s, struct recorder *cut, struct disk *d, tag *content)
 {
@@ -336,7 +352,7 @@ static bool works_on(const struct story *s, struct recorder *cut, struct disk *d
 		fill_sector(data, content[i]);
 		good = good && !disk_write(d, &VEC_FLAT(data, SECTOR), (uint64_t)i * SECTOR, &io_plain);
 	}
-	good = CHECK_EQ(disk_close(d, NULL), 0) && good;
+	good = CHECK_EQ(disk_close(d, NULL), 0) && is_clean(cut) && good;
 	d = open_disk(s, cut);
 	if (!d)
 		return false;
