@@ -257,14 +257,23 @@ static int note_entry(void *context, uint32_t block, uint32_t at, const char *wh
 	return k->repair ? forget_entry(k, block) : 0;
 }
 
+/* Sectors of the block that the disk has; in the file, others may be the footer. */
+static uint32_t sectors_inside(const struct vhd *v, uint32_t block)
+{
+	uint64_t begin = (uint64_t)block << v->block_shift, size = atomic_load(&v->size), rest = size > begin ? size - begin : 0;
+
+	return (uint32_t)((rest < vhd_block_bytes(v) ? rest : vhd_block_bytes(v)) / VHD_SECTOR);
+}
+
 /* A bit that is clear over data: who looks at bitmaps reads zeroes there. */
 static int hides_data(struct check *k, uint32_t at, const struct vhd_bitmap *b, unsigned char *piece, bool *hides)
 {
 	struct vhd *v = k->v;
 	uint64_t end = container_size(v->c);
+	uint32_t sectors = sectors_inside(v, b->block);
 	int status = 0;
 
-	for (uint32_t i = 0; i < vhd_block_bytes(v) / VHD_SECTOR && !*hides && !status; i++) {
+	for (uint32_t i = 0; i < sectors && !*hides && !status; i++) {
 		uint64_t from = vhd_data_of(v, at) + (uint64_t)i * VHD_SECTOR;
 		if (atomic_load(&b->bits[i / 64]) << i % 64 >> 63 || from + VHD_SECTOR > end)
 			continue;

@@ -385,6 +385,31 @@ static void test_shrinking(void)
 	check_resize(VHD_FIXED, NULL, SECTORS - 77);
 }
 
+/* Growing moves the footer, and trusts the copy meanwhile: it must have come to the medium with the size. */
+static void test_a_new_block_right_after_growing(void)
+{
+	struct lab *l = new_lab((struct lab){.type = VHD_DYNAMIC});
+	struct disk *d = open_disk(l, l->r, false), *found;
+	const uint32_t to = SECTORS + 3 * BLOCK_SECTORS;
+	unsigned resized;
+
+	recorder_begin(l->r);
+	CHECK_EQ(disk_resize(d, (uint64_t)to * VHD_SECTOR, &io_plain), 0);
+	resized = recorder_calls(l->r);
+	put(d, SECTORS, BLOCK_SECTORS, 1);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	for (unsigned n = resized; n <= recorder_calls(l->r); n++)
+		for (uint64_t seed = 0; seed < 32; seed++) {
+			struct recorder *cut = recorder_cut(l->r, n, UNFLUSHED_ANY, seed);
+			found = open_disk(l, cut, false);
+			if (!CHECK(found && disk_size(found) == (uint64_t)to * VHD_SECTOR))
+				recorder_tell(l->r, n, UNFLUSHED_ANY, seed);
+			disk_close(found, NULL);
+			container_close(recorder_container(cut), false, NULL);
+		}
+	drop(l);
+}
+
 /* ------------------------------------------------------------------ compact */
 
 static int compact(const struct lab *l, struct container *c)
@@ -497,6 +522,7 @@ int main(void)
 	TAP_RUN(test_growing);
 	TAP_RUN(test_growing_past_the_bat);
 	TAP_RUN(test_shrinking);
+	TAP_RUN(test_a_new_block_right_after_growing);
 	TAP_RUN(test_compacting);
 	TAP_RUN(test_repairing);
 	disk_close(base, NULL);

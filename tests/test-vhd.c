@@ -144,6 +144,27 @@ static void set_entry(struct recorder *r, uint32_t block, uint32_t at)
 	store(r, 1536 + block * 4, &entry, 4);
 }
 
+/* How many there are; the first one has this text. */
+static size_t problems_of(struct recorder *r, bool repair, const char *text)
+{
+	CLEANUP_ERROR struct error err = {0};
+	json_t *report = NULL, *list;
+	size_t count = SIZE_MAX;
+
+	if (CHECK_EQ(vhd_check(recorder_container(r), &strict, repair, &report, &err), 0)) {
+		list = json_object_get(report, "problems");
+		count = json_array_size(list);
+		if (text)
+			CHECK(count && strstr(json_string_value(json_object_get(json_array_get(list, 0), "what")), text) != NULL);
+		else if (count)
+			tap_diag("%s", json_string_value(json_object_get(json_array_get(list, 0), "what")));
+	} else {
+		tap_diag("%s", error_text(&err));
+	}
+	json_decref(report);
+	return count;
+}
+
 /* ------------------------------------------------------------------ geometry and size */
 
 static void check_geometry(uint64_t size, unsigned cylinders, unsigned heads, unsigned sectors)
@@ -219,6 +240,7 @@ static void test_footers_of_511_bytes(void)
 	CHECK_EQ(container_set_size(recorder_container(r), end_of(r) - 1, NULL), 0);
 	d = open_image(r);
 	CHECK_EQ(disk_size(d), 1 << 20);
+	CHECK_EQ(problems_of(r, false, NULL), 0);
 	put(d, (1 << 20) - 512, 5, 512);
 	CHECK_EQ(disk_close(d, NULL), 0);
 	d = open_image(r);
@@ -364,6 +386,33 @@ static size_t memory_in_use(void)
 	struct mallinfo2 m = mallinfo2();
 
 	return m.uordblks + m.hblkhd;
+}
+
+/* Blocks may touch what they must not overlap, by one sector on either side. */
+static void test_entries_that_overlap_by_a_sector(void)
+{
+	struct recorder *r = make(VHD_DYNAMIC, 1 << 20, 65536);
+	struct disk *d = open_image(r);
+	uint32_t second, fourth;
+
+	put(d, 0, 1, 1 << 18);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	second = entry_at(r, 1);
+	fourth = entry_at(r, 3);
+	CHECK_EQ(end_of(r), (fourth + 130) * 512);
+	set_entry(r, 2, VHD_ABSENT);
+	set_entry(r, 5, second + 128);
+	check_refused(r, "overlaps another one");
+	set_entry(r, 5, fourth - 128);
+	check_refused(r, "overlaps another one");
+	set_entry(r, 5, second + 129);
+	CHECK_EQ(disk_close(open_image(r), NULL), 0);
+	set_entry(r, 5, fourth - 129);
+	CHECK_EQ(disk_close(open_image(r), NULL), 0);
+	set_entry(r, 5, VHD_ABSENT);
+	set_entry(r, 3, fourth + 1);
+	check_refused(r, "overlaps the footer");
+	drop(r);
 }
 
 /* 2 TiB: a bound of time would be no test; what is read and kept is. */
@@ -815,26 +864,6 @@ static void test_a_larger_bat_moves(void)
 
 /* ------------------------------------------------------------------ check and repair */
 
-static size_t problems_of(struct recorder *r, bool repair, const char *text)
-{
-	CLEANUP_ERROR struct error err = {0};
-	json_t *report = NULL, *list;
-	size_t count = SIZE_MAX;
-
-	if (CHECK_EQ(vhd_check(recorder_container(r), &strict, repair, &report, &err), 0)) {
-		list = json_object_get(report, "problems");
-		count = json_array_size(list);
-		if (text)
-			CHECK(count && strstr(json_string_value(json_object_get(json_array_get(list, 0), "what")), text) != NULL);
-		else if (count)
-			tap_diag("%s", json_string_value(json_object_get(json_array_get(list, 0), "what")));
-	} else {
-		tap_diag("%s", error_text(&err));
-	}
-	json_decref(report);
-	return count;
-}
-
 /* It is found, a dry run changes nothing, and after the repair the image is clean. */
 static void check_repair(struct recorder *r, const char *text)
 {
@@ -878,7 +907,16 @@ static void test_footers_are_repaired(void)
 static void test_checksums_are_repaired(void)
 {
 	struct recorder *r = make_used();
+	struct vhd_footer f, copy;
 	struct vhd_header h;
+
+	load_footer(r, &f);
+	f.time ^= 1;
+	store(r, end_of(r) - 512, &f, 512);
+	CHECK_EQ(problems_of(r, true, "footer at the end: checksum"), 2); /* and the copy is not like it */
+	CHECK_EQ(problems_of(r, false, NULL), 0);
+	load_footer(r, &copy);
+	CHECK_EQ(copy.time, f.time);
 
 	load_header(r, &h);
 	h.checksum ^= 1;
@@ -900,6 +938,46 @@ static void test_entries_are_repaired(void)
 	d = open_image(r);
 	CHECK(holds(d, 0, 1, 1 << 18));
 	CHECK_EQ(disk_close(d, NULL), 0);
+	drop(r);
+}
+
+/*
+ * Old Virtual PC writes no more of the last block than the disk has. Here it is also the last in the file, and its bitmap says nothing of what is
+ * there.
+ */
+static void test_a_last_block_in_part(void)
+{
+	const uint64_t size = (1 << 20) - 32768;
+	struct recorder *r = make(VHD_DYNAMIC, size, 65536);
+	struct container *c = recorder_container(r);
+	struct disk *d = open_image(r);
+	unsigned char bitmap[512] = {0};
+	struct vhd_footer f;
+	uint64_t end;
+
+	put(d, size - 32768, 3, 32768);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	memset(bitmap, 0xff, 8);
+	store(r, (uint64_t)entry_at(r, 15) * 512, bitmap, 512);
+	end = (uint64_t)entry_at(r, 15) * 512 + 512 + 32768;
+	load_footer(r, &f);
+	CHECK_EQ(container_set_size(c, end, NULL), 0);
+	store(r, end, &f, 512);
+	CHECK_EQ(problems_of(r, false, NULL), 0); /* where a bit is clear there is the footer, which is no data */
+	CHECK_EQ(c->ops->zero(c, (uint64_t)entry_at(r, 15) * 512, 512, false, &io_plain), 0);
+	CHECK_EQ(problems_of(r, false, "block 15: its bitmap"), 1);
+	CHECK_EQ(problems_of(r, true, NULL), 1);
+	CHECK_EQ(problems_of(r, false, NULL), 0);
+	d = open_image(r);
+	CHECK(holds(d, size - 32768, 3, 32768));
+	put(d, 0, 1, 65536); /* another block does not come to lie over what the last one may be yet */
+	CHECK_EQ(disk_resize(d, 1 << 20, &io_plain), 0);
+	CHECK(holds(d, size, 0, 32768));
+	put(d, size, 4, 32768);
+	CHECK(holds(d, 0, 1, 65536));
+	CHECK(holds(d, size - 32768, 3, 32768));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	CHECK_EQ(problems_of(r, false, NULL), 0);
 	drop(r);
 }
 
@@ -929,6 +1007,69 @@ static void test_writers_fill_bitmaps(void)
 	CHECK_EQ(disk_close(d, NULL), 0);
 	load(r, (uint64_t)entry_at(r, 1) * 512, bitmap, 512);
 	CHECK_EQ(bitmap[0], 0x30);
+	drop(r);
+}
+
+/* Of 1000 what they are is listed, and when there are too many nothing is touched. */
+static void test_many_problems(void)
+{
+	struct recorder *r = make(VHD_DYNAMIC, UINT64_C(500) << 20, 4096);
+	struct disk *d = open_image(r);
+	CLEANUP_ERROR struct error err = {0};
+	json_t *report = NULL;
+	uint32_t *bat = malloc(120000 * 4);
+
+	put(d, 0, 1, 4096);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	for (uint32_t i = 0; i < 120000; i++)
+		bat[i] = htobe32(i && i <= 2000 ? 0x7fffffff : i ? VHD_ABSENT : entry_at(r, 0));
+	store(r, 1536, bat, 120000 * 4);
+	CHECK_EQ(vhd_check(recorder_container(r), &strict, false, &report, NULL), 0);
+	CHECK_EQ(json_array_size(json_object_get(report, "problems")), 1000);
+	CHECK_EQ(json_integer_value(json_object_get(report, "nr_problems")), 2000);
+	json_decref(report);
+	for (uint32_t i = 1; i < 120000; i++)
+		bat[i] = htobe32(0x7fffffff);
+	store(r, 1536, bat, 120000 * 4);
+	recorder_begin(r);
+	CHECK_EQ(vhd_check(recorder_container(r), &strict, true, &report, &err), -EINVAL);
+	CHECK(strstr(error_text(&err), "more than 100000 BAT entries are wrong") != NULL);
+	CHECK_EQ(recorder_calls(r), 0);
+	free(bat);
+	drop(r);
+}
+
+static int64_t of_check(struct recorder *r, const char *field)
+{
+	json_t *report = NULL;
+	int64_t value = -1;
+
+	if (CHECK_EQ(vhd_check(recorder_container(r), &strict, false, &report, NULL), 0))
+		value = json_integer_value(json_object_get(report, field));
+	json_decref(report);
+	return value;
+}
+
+static void test_what_is_used_is_told(void)
+{
+	struct recorder *r = make_used();
+
+	CHECK_EQ(of_check(r, "blocks"), 4);
+	CHECK_EQ(of_check(r, "unused_bytes"), (int64_t)end_of(r) - 4 * 129 * 512 - 5 * 512); /* both footers, header, BAT */
+	drop(r);
+}
+
+/* Nothing is written to a file that cannot be, and it is told that nothing was. */
+static void test_a_repair_of_what_is_read_only(void)
+{
+	struct recorder *r = make_used();
+	json_t *report = NULL;
+
+	set_entry(r, 9, 0x7fffffff);
+	recorder_set_read_only(r, true);
+	CHECK_EQ(vhd_check(recorder_container(r), &strict, true, &report, NULL), 0);
+	CHECK(json_is_false(json_object_get(json_array_get(json_object_get(report, "problems"), 0), "repaired")));
+	json_decref(report);
 	drop(r);
 }
 
@@ -1037,6 +1178,7 @@ int main(void)
 	TAP_RUN(test_headers_that_cannot_be);
 	TAP_RUN(test_short_files_are_no_images);
 	TAP_RUN(test_bad_entries);
+	TAP_RUN(test_entries_that_overlap_by_a_sector);
 	TAP_RUN(test_a_large_image_costs_what_is_used);
 	TAP_RUN(test_entries_in_order_are_looked_at_once);
 	TAP_RUN(test_nothing_is_flushed_for_a_block);
@@ -1058,8 +1200,12 @@ int main(void)
 	TAP_RUN(test_footers_are_repaired);
 	TAP_RUN(test_checksums_are_repaired);
 	TAP_RUN(test_entries_are_repaired);
+	TAP_RUN(test_a_last_block_in_part);
 	TAP_RUN(test_bitmaps_are_repaired);
 	TAP_RUN(test_writers_fill_bitmaps);
+	TAP_RUN(test_many_problems);
+	TAP_RUN(test_what_is_used_is_told);
+	TAP_RUN(test_a_repair_of_what_is_read_only);
 	TAP_RUN(test_info_and_map);
 	TAP_RUN(test_compact);
 	TAP_RUN(test_compact_survives_power_cuts);
