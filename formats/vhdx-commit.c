@@ -373,6 +373,7 @@ static int change_regions(struct vhdx *x, uint64_t offset, uint32_t length, cons
 			list[i].offset = offset;
 			list[i].length = length;
 		}
+	vhdx_note_structures(x, list);
 	atomic_store(&x->places, list);
 	grace_wait(&x->grace);
 	free(old);

@@ -18,6 +18,7 @@
 #define VHDX_BITMAP_PAGES (VHDX_MIB / VHDX_PAGE) /* in a sector bitmap block */
 #define VHDX_PAGE_SECTORS (VHDX_PAGE * 8u)       /* that a page of a sector bitmap tells of */
 #define VHDX_LOAD_LOCKS 16u
+#define VHDX_GROUP 512u /* pages whose slots are made together: 4 KiB of slots */
 #define VHDX_BLOCK_LOCKS 64u
 
 /*
@@ -33,9 +34,14 @@ struct vhdx_page {
 	struct vhdx_page *next_dirty;
 };
 
+/* Where pages are that have numbers one behind the other; NULL: not loaded. */
+struct vhdx_group {
+	struct vhdx_page *_Atomic slots[VHDX_GROUP];
+};
+
 /* Where the pages are; see vhdx-pages.c. */
 struct vhdx_pages {
-	struct vhdx_page *_Atomic *slots; /* by number; NULL: not loaded */
+	struct vhdx_group *_Atomic *groups; /* by number / VHDX_GROUP; NULL: none of them was ever loaded */
 	uint64_t first_bitmap;            /* number of the first sector bitmap page */
 	uint64_t end;
 	size_t limit;                     /* loaded pages, unless more are dirty */
@@ -62,6 +68,7 @@ struct vhdx {
 	struct vhdx_metadata meta;
 	_Atomic uint64_t size;  /* of the disk, bytes */
 	_Atomic uint64_t bat_offset;
+	_Atomic uint64_t structures_end; /* where the last of log and regions ends: what lies behind it overlaps none of them */
 	uint64_t log_offset, log_length; /* as in the header, which changes */
 	uint32_t block_shift, ratio_shift, sector_shift;
 	struct vhdx_pages pages;
@@ -84,10 +91,18 @@ void vhdx_pages_free(struct vhdx *x);
 /* Loads the page if it is not. Not from inside `grace`, since it may wait until others are out. */
 int vhdx_page_load(struct vhdx *x, uint64_t number, const struct io *io);
 
+/* The page, or NULL, without noting that it was looked at. */
+static inline struct vhdx_page *vhdx_page_peek(struct vhdx *x, uint64_t number)
+{
+	struct vhdx_group *g = atomic_load(&x->pages.groups[number / VHDX_GROUP]);
+
+	return g ? atomic_load(&g->slots[number % VHDX_GROUP]) : NULL;
+}
+
 /* The page, or NULL; good inside `grace`, or under pages.lock. */
 static inline struct vhdx_page *vhdx_page_find(struct vhdx *x, uint64_t number)
 {
-	struct vhdx_page *p = atomic_load(&x->pages.slots[number]);
+	struct vhdx_page *p = vhdx_page_peek(x, number);
 
 	if (p && !atomic_load_explicit(&p->used, memory_order_relaxed))
 		atomic_store_explicit(&p->used, true, memory_order_relaxed);
@@ -122,6 +137,9 @@ int vhdx_entry(struct vhdx *x, uint64_t block, uint64_t *entry, uint64_t *missin
 
 /* NULL, or what is wrong with the entry of a payload block. */
 const char *vhdx_entry_fault(const struct vhdx *x, uint64_t block, uint64_t entry);
+
+/* To be called when the log or the regions have got another place, before anybody can find them there. */
+void vhdx_note_structures(struct vhdx *x, const struct vhdx_region *regions);
 
 /* NULL, or what is wrong with a range that is to hold something of the disk. */
 const char *vhdx_range_fault(const struct vhdx *x, uint64_t offset, uint64_t length);

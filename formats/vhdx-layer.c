@@ -196,6 +196,7 @@ static void fill_in(struct vhdx *x)
 	atomic_init(&x->bat_offset, x->regions.bat.offset);
 	x->log_offset = x->headers.current.log_offset;
 	x->log_length = x->headers.current.log_length;
+	vhdx_note_structures(x, x->regions.all);
 	x->block_shift = (uint32_t)__builtin_ctz(m->block_size);
 	x->ratio_shift = (uint32_t)__builtin_ctz(vhdx_chunk_ratio(m));
 	x->sector_shift = (uint32_t)__builtin_ctz(m->logical_sector);

@@ -26,6 +26,16 @@ const char *vhdx_range_fault(const struct vhdx *x, uint64_t offset, uint64_t len
 	return NULL;
 }
 
+void vhdx_note_structures(struct vhdx *x, const struct vhdx_region *regions)
+{
+	uint64_t end = x->log_offset + x->log_length;
+
+	for (unsigned i = 0; i < x->regions.count; i++)
+		if (regions[i].offset + regions[i].length > end)
+			end = regions[i].offset + regions[i].length;
+	atomic_store(&x->structures_end, end);
+}
+
 /* The last block of a disk may end behind the file's end, as QEMU leaves fixed disks: the part that the disk needs is there. */
 const char *vhdx_entry_fault(const struct vhdx *x, uint64_t block, uint64_t entry)
 {
@@ -146,6 +156,17 @@ static bool continues(struct vhdx *x, uint64_t block, const struct vhdx_run *run
 	return next.presence == run->presence && (run->presence != LAYER_DATA || next.offset == run->offset + run->length);
 }
 
+/*
+ * A whole block behind all structures and inside the file, as nearly all are: nothing can be wrong with it. False says nothing.
+ */
+static inline bool is_plain(const struct vhdx *x, uint64_t entry)
+{
+	uint64_t offset = VHDX_OFFSET(entry), size = container_size(x->file);
+
+	return (entry & (VHDX_MIB - 1)) == VHDX_FULL && offset >= atomic_load_explicit(&x->structures_end, memory_order_relaxed) &&
+	       offset <= size && x->meta.block_size <= size - offset;
+}
+
 int vhdx_map(struct vhdx *x, uint64_t offset, uint64_t length, struct vhdx_run *run, uint64_t *missing, const struct io *io)
 {
 	uint64_t block = offset >> x->block_shift, within = offset & (x->meta.block_size - 1), entry;
@@ -154,6 +175,10 @@ int vhdx_map(struct vhdx *x, uint64_t offset, uint64_t length, struct vhdx_run *
 
 	if (status)
 		return status;
+	if (most == length && is_plain(x, entry)) {
+		*run = (struct vhdx_run){LAYER_DATA, length, VHDX_OFFSET(entry) + within};
+		return 0;
+	}
 	if (__builtin_expect(vhdx_entry_fault(x, block, entry) != NULL, 0))
 		return fail_entry(x, block, entry, io);
 	if (!classify(x, entry, run))

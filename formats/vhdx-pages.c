@@ -3,9 +3,10 @@
  * Pages of the block allocation table and of sector bitmaps in memory
  *
  * They are loaded when they are first looked at, and unloaded, those first that were not looked at for long, when more than
- * `limit` are there. The array of slots is as long as the largest disk would need; memory is taken for the part that is used.
+ * `limit` are there. Where they are is told by slots, in groups that are made with the first page in them and stay; the array of groups
+ * is as long as the largest disk would need, at most 64 KiB, since a disk can grow while others look.
  *
- *   looking up   inside x->grace: one atomic load for the page, one for the word. No lock
+ *   looking up   inside x->grace: two atomic loads for the page, one for the word. No lock
  *   loading      one at a time for a page (load_locks), from outside x->grace
  *   changing     words are atomics, changed under `lock` shared, and the page is marked dirty under the same: it cannot be unloaded
  *                or copied in between
@@ -24,6 +25,11 @@
 #define PAGES_LIMIT 4096u /* 16 MiB: the table of 4 TiB in blocks of 2 MiB */
 #define UNLOAD_AT_ONCE 64u
 
+static uint64_t nr_groups(const struct vhdx_pages *p)
+{
+	return (p->end + VHDX_GROUP - 1) / VHDX_GROUP;
+}
+
 int vhdx_pages_init(struct vhdx *x)
 {
 	struct vhdx_pages *p = &x->pages;
@@ -34,8 +40,8 @@ int vhdx_pages_init(struct vhdx *x)
 	p->first_bitmap = (entries + VHDX_WORDS - 1) / VHDX_WORDS;
 	p->end = p->first_bitmap + (sectors + VHDX_PAGE_SECTORS - 1) / VHDX_PAGE_SECTORS;
 	p->limit = PAGES_LIMIT;
-	p->slots = calloc(p->end, sizeof(*p->slots));
-	return p->slots ? 0 : -ENOMEM;
+	p->groups = calloc(nr_groups(p), sizeof(*p->groups));
+	return p->groups ? 0 : -ENOMEM;
 }
 
 void vhdx_pages_free(struct vhdx *x)
@@ -45,10 +51,18 @@ void vhdx_pages_free(struct vhdx *x)
 	for (size_t i = 0; i < p->count; i++)
 		free(p->loaded[i]);
 	free(p->loaded);
-	free((void *)p->slots);
+	for (uint64_t i = 0; p->groups && i < nr_groups(p); i++)
+		free(atomic_load(&p->groups[i]));
+	free((void *)p->groups);
 }
 
 /* ------------------------------------------------------------------ unloading */
+
+/* Of a page whose group is there. */
+static struct vhdx_page *_Atomic *slot_of(struct vhdx_pages *p, uint64_t number)
+{
+	return &atomic_load(&p->groups[number / VHDX_GROUP])->slots[number % VHDX_GROUP];
+}
 
 /* Takes a page out that was not used of late; NULL when this one stays. Under list_lock and `lock` exclusive. */
 static struct vhdx_page *unload_one(struct vhdx_pages *p)
@@ -59,7 +73,7 @@ static struct vhdx_page *unload_one(struct vhdx_pages *p)
 		p->hand = (p->hand + 1) % p->count;
 		return NULL;
 	}
-	atomic_store(&p->slots[page->number], NULL);
+	atomic_store(slot_of(p, page->number), NULL);
 	p->loaded[p->hand] = p->loaded[--p->count];
 	if (p->hand >= p->count)
 		p->hand = 0;
@@ -150,28 +164,42 @@ static int read_page(struct vhdx *x, struct vhdx_page *page, const struct io *io
 	return status;
 }
 
+/* For one more page, of this number. Under list_lock. */
+static int make_room(struct vhdx_pages *p, uint64_t number)
+{
+	struct vhdx_group *_Atomic *group = &p->groups[number / VHDX_GROUP];
+	struct vhdx_page **grown;
+
+	if (!atomic_load(group))
+		atomic_store(group, calloc(1, sizeof(**group)));
+	if (!atomic_load(group))
+		return -ENOMEM;
+	if (p->count < p->room)
+		return 0;
+	grown = reallocarray(p->loaded, p->room ? 2 * p->room : 64, sizeof(*p->loaded));
+	if (!grown)
+		return -ENOMEM;
+	p->loaded = grown;
+	p->room = p->room ? 2 * p->room : 64;
+	return 0;
+}
+
 /* Under the page's load lock. */
 static int add_page(struct vhdx *x, struct vhdx_page *page)
 {
 	struct vhdx_pages *p = &x->pages;
-	struct vhdx_page **grown;
+	int status;
 
 	wait_mutex_lock(&p->list_lock);
 	if (p->count >= p->limit)
 		unload_some(x);
-	if (p->count == p->room) {
-		grown = reallocarray(p->loaded, p->room ? 2 * p->room : 64, sizeof(*p->loaded));
-		if (!grown) {
-			wait_mutex_unlock(&p->list_lock);
-			return -ENOMEM;
-		}
-		p->loaded = grown;
-		p->room = p->room ? 2 * p->room : 64;
+	status = make_room(p, page->number);
+	if (!status) {
+		p->loaded[p->count++] = page;
+		atomic_store(slot_of(p, page->number), page);
 	}
-	p->loaded[p->count++] = page;
-	atomic_store(&p->slots[page->number], page);
 	wait_mutex_unlock(&p->list_lock);
-	return 0;
+	return status;
 }
 
 static int load(struct vhdx *x, uint64_t number, const struct io *io)
@@ -209,7 +237,7 @@ int vhdx_page_load(struct vhdx *x, uint64_t number, const struct io *io)
 	int status = 0;
 
 	wait_mutex_lock(lock);
-	if (!atomic_load(&x->pages.slots[number]))
+	if (!vhdx_page_peek(x, number))
 		status = load(x, number, io);
 	wait_mutex_unlock(lock);
 	return status;

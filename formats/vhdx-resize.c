@@ -111,7 +111,7 @@ static int write_entries(struct vhdx *x, uint64_t from, uint64_t to, const struc
 	int status = 0;
 
 	for (uint64_t i = from; i < to && !status; i += VHDX_WORDS) {
-		if (atomic_load(&x->pages.slots[vhdx_index_page(i)]) || vhdx_index_page(i) == vhdx_index_page(kept_entry(x))) {
+		if (vhdx_page_peek(x, vhdx_index_page(i)) || vhdx_index_page(i) == vhdx_index_page(kept_entry(x))) {
 			status = set_entries(x, i, i + VHDX_WORDS, io);
 			continue;
 		}

@@ -423,6 +423,16 @@ static int change_block(struct piece *p)
 
 /* ------------------------------------------------------------------ requests */
 
+static int write_run(struct vhdx *x, const struct vec *v, const struct vhdx_run *run, bool durable, const struct io *io)
+{
+	struct vec part;
+
+	if (run->length == v->size)
+		return x->file->ops->write(x->file, v, run->offset, durable, io);
+	part = vec_slice(v, 0, run->length);
+	return x->file->ops->write(x->file, &part, run->offset, durable, io);
+}
+
 /* Writes the first run, if it is there; *done is 0 if it is not. */
 static int write_in_place(struct vhdx *x, const struct vec *v, uint64_t offset, bool durable, uint64_t *done, const struct io *io)
 {
@@ -436,8 +446,7 @@ static int write_in_place(struct vhdx *x, const struct vec *v, uint64_t offset, 
 		status = offset + v->size > atomic_load(&x->size) ? fail_range(x, io)
 								  : vhdx_map(x, offset, v->size, &run, &missing, io);
 		if (!status && run.presence == LAYER_DATA) {
-			struct vec part = vec_slice(v, 0, run.length);
-			status = x->file->ops->write(x->file, &part, run.offset, durable, io);
+			status = write_run(x, v, &run, durable, io);
 			*done = run.length;
 		}
 		grace_leave(&x->grace, place);
@@ -490,23 +499,35 @@ static int write_block(struct vhdx *x, const struct vec *v, uint64_t offset, uin
 	return change_block(&p);
 }
 
+/* What is left from `at` on, where there is a block that is not here, or several that are. *durable becomes false for the former. */
+static int write_rest(struct vhdx *x, const struct vec *v, uint64_t offset, uint64_t at, bool *durable, const struct io *io)
+{
+	int status = 0;
+
+	for (uint64_t done = 0; at < v->size && !status; at += done) {
+		struct vec rest = vec_slice(v, at, v->size - at);
+		status = write_in_place(x, &rest, offset + at, *durable, &done, io);
+		if (status || done)
+			continue;
+		*durable = false;
+		status = write_block(x, &rest, offset + at, &done, io);
+	}
+	return status;
+}
+
 int vhdx_write(struct layer *l, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct vhdx *x = vhdx_of(l);
 	int status = vhdx_begin(x, io);
+	uint64_t done;
 	bool durable;
 
 	if (status)
 		return status;
 	durable = (io->flags & IO_FUA) && all_durable(x);
-	for (uint64_t at = 0, done = 0; at < v->size && !status; at += done) {
-		struct vec rest = vec_slice(v, at, v->size - at);
-		status = write_in_place(x, &rest, offset + at, durable, &done, io);
-		if (status || done)
-			continue;
-		durable = false;
-		status = write_block(x, &rest, offset + at, &done, io);
-	}
+	status = write_in_place(x, v, offset, durable, &done, io);
+	if (!status && done < v->size)
+		status = write_rest(x, v, offset, done, &durable, io);
 	return status ? status : finish(x, durable, io);
 }
 
