@@ -283,16 +283,3 @@ int vhdx_locator_paths(const char *path, const char *parent, char **relative, ch
 	free(here);
 	return status;
 }
-
-int vhdx_locator_of(const char *path, const char *parent, const struct guid *linkage, const struct guid *linkage2, void **out,
-		    uint32_t *length, struct error *err)
-{
-	char *relative = NULL, *absolute = NULL;
-	int status = vhdx_locator_paths(path, parent, &relative, &absolute, err);
-
-	if (!status)
-		status = vhdx_locator_encode(linkage, linkage2, relative, absolute, out, length, err);
-	free(relative);
-	free(absolute);
-	return status;
-}

@@ -28,8 +28,4 @@ int vhdx_locator_encode(const struct guid *linkage, const struct guid *linkage2,
 /* The way from the folder of `path` to `parent`, and its absolute path, as Windows writes them. Both are to be freed, also on failure. */
 int vhdx_locator_paths(const char *path, const char *parent, char **relative, char **absolute, struct error *err);
 
-/* The item by which the file `path`, which need not be there, names the file `parent`. */
-int vhdx_locator_of(const char *path, const char *parent, const struct guid *linkage, const struct guid *linkage2, void **out,
-		    uint32_t *length, struct error *err);
-
 #endif

@@ -114,76 +114,51 @@ static int store_locator(struct vhdx *x, const uint8_t *item, uint32_t length, c
 	return 0;
 }
 
-/* ------------------------------------------------------------------ another parent */
+/* ------------------------------------------------------------------ files that are open already */
 
-/* The file `path` by itself, for writing: its structure changes, but not what it holds. */
-static int open_child(const char *path, struct layer **out, struct error *err)
+/* A layer in the container, which stays the caller's: end_layer() ends it. The child's structure changes, but not what it holds. */
+static int begin_child(struct container *c, struct layer **out, struct error *err)
 {
-	struct container *c;
-	int status = container_open(path, 0, &c, err);
+	int status = vhdx_layer_open(c, out, err);
 
 	if (status)
-		return status;
-	status = vhdx_layer_open(c, out, err);
-	if (status) {
-		container_close(c, false, NULL);
-		return error_prefix(err, "'%s'", path);
+		return error_prefix(err, "'%s'", c->name);
+	if (!vhdx_has_parent(*out)) {
+		vhdx_layer_release(*out);
+		return error_set(err, -EINVAL, "'%s' has no parent", c->name);
 	}
-	vhdx_of(*out)->writer->keeps_data = true;
-	if (vhdx_has_parent(*out))
-		return 0;
-	(*out)->ops->close(*out, false, NULL);
-	return error_set(err, -EINVAL, "'%s' has no parent", path);
+	if (vhdx_of(*out)->writer)
+		vhdx_of(*out)->writer->keeps_data = true;
+	return 0;
 }
 
-static int close_after(struct layer *l, int status, struct error *err)
+/* What `status` says, or what could not be saved. */
+static int end_layer(struct layer *l, int status, struct error *err)
 {
-	int now = l->ops->close(l, status != 0, status ? NULL : err);
+	int now = vhdx_writer_close(vhdx_of(l), status != 0, status ? NULL : err);
 
+	vhdx_layer_release(l);
 	return status ? status : now;
 }
 
-static bool is_file_of(const struct layer *l, const char *path)
+static int compare_sectors(const struct layer *child, const struct layer *parent, const char *name, struct error *err)
 {
-	const struct container *c = ((const struct vhdx *)(const void *)l)->file;
-	struct stat st;
-
-	return c->is_file && !stat(path, &st) && st.st_dev == c->device && st.st_ino == c->inode;
+	if (parent->info.block_size == child->info.block_size)
+		return 0;
+	return error_set(err, -EINVAL, "'%s' has sectors of %u bytes, the child of %u", name, parent->info.block_size,
+			 child->info.block_size);
 }
 
-/* The DataWriteGuid of the file `parent`, if it can be the parent of the child. */
-static int guid_of_parent(const char *parent, const struct layer *child, struct guid *out, struct error *err)
-{
-	struct container *c;
-	struct layer *l;
-	int status;
-
-	if (is_file_of(child, parent))
-		return error_set(err, -ELOOP, "'%s' cannot be its own parent", parent);
-	status = container_open(parent, CONTAINER_READ_ONLY | CONTAINER_SHARED, &c, err);
-	if (status)
-		return status;
-	status = vhdx_layer_open(c, &l, err);
-	if (status) {
-		container_close(c, false, NULL);
-		return status;
-	}
-	*out = vhdx_data_write_guid(l);
-	if (l->info.block_size != child->info.block_size)
-		status = error_set(err, -EINVAL, "'%s' has sectors of %u bytes, the child of %u", parent, l->info.block_size,
-				   child->info.block_size);
-	l->ops->close(l, false, NULL);
-	return status;
-}
+/* ------------------------------------------------------------------ another parent */
 
 /* The child names the parent by `linkage`, and by `pending` as well unless that is NULL. */
-static int name_parent(const char *path, const char *parent, struct layer *child, const struct guid *linkage,
-		       const struct guid *pending, struct error *err)
+static int name_parent(struct layer *child, const struct vhdx_names *names, const struct guid *linkage, const struct guid *pending,
+		       struct error *err)
 {
 	struct failure why = {0};
 	uint32_t length;
 	void *item;
-	int status = vhdx_locator_of(path, parent, linkage, pending, &item, &length, err);
+	int status = vhdx_locator_encode(linkage, pending, names->relative, names->absolute, &item, &length, err);
 
 	if (status)
 		return status;
@@ -192,18 +167,32 @@ static int name_parent(const char *path, const char *parent, struct layer *child
 	return status ? error_set(err, status, "%s", why.text) : 0;
 }
 
-int vhdx_rebase(const char *path, const char *parent, struct error *err)
+/* The DataWriteGuid of the file in `parent`, if it can be the parent of the child. */
+static int guid_of_parent(struct container *parent, const struct layer *child, struct guid *out, struct error *err)
+{
+	struct layer *l;
+	int status = vhdx_layer_open_as(parent, true, &l, err);
+
+	if (status)
+		return error_prefix(err, "'%s'", parent->name);
+	*out = vhdx_data_write_guid(l);
+	status = compare_sectors(child, l, parent->name, err);
+	vhdx_layer_release(l);
+	return status;
+}
+
+int vhdx_rebase_in(struct container *child, struct container *parent, const struct vhdx_names *names, struct error *err)
 {
 	struct guid linkage;
 	struct layer *l;
-	int status = open_child(path, &l, err);
+	int status = begin_child(child, &l, err);
 
 	if (status)
 		return status;
 	status = guid_of_parent(parent, l, &linkage, err);
 	if (!status)
-		status = name_parent(path, parent, l, &linkage, NULL, err);
-	return close_after(l, status, err);
+		status = name_parent(l, names, &linkage, NULL, err);
+	return end_layer(l, status, err);
 }
 
 /* ------------------------------------------------------------------ into the parent */
@@ -247,7 +236,7 @@ static int merge_all(struct layer *child, struct layer *parent, const struct io 
 	return status ? status : parent->ops->flush(parent, io);
 }
 
-static int merge(const char *path, const char *parent_path, struct layer *child, struct layer *parent, struct error *err)
+static int merge(struct layer *child, struct layer *parent, const struct vhdx_names *names, struct error *err)
 {
 	struct guid old = vhdx_data_write_guid(parent), next;
 	struct failure why = {0};
@@ -255,7 +244,7 @@ static int merge(const char *path, const char *parent_path, struct layer *child,
 
 	if (status)
 		return error_set_errno(err, status, "no random numbers");
-	status = name_parent(path, parent_path, child, &old, &next, err);
+	status = name_parent(child, names, &old, &next, err);
 	if (status)
 		return status;
 	vhdx_of(parent)->writer->next_data = next;
@@ -264,11 +253,11 @@ static int merge(const char *path, const char *parent_path, struct layer *child,
 		return error_set(err, status, "%s", why.text);
 	if (!atomic_load(&vhdx_of(parent)->writer->begun)) /* the child held nothing */
 		next = old;
-	return name_parent(path, parent_path, child, &next, NULL, err);
+	return name_parent(child, names, &next, NULL, err);
 }
 
 /* The parent must be what the child was made over. */
-static int check_linkage(struct layer *child, struct layer *parent, const char *parent_path, struct error *err)
+static int check_linkage(struct layer *child, struct layer *parent, const char *name, struct error *err)
 {
 	struct guid has = vhdx_data_write_guid(parent);
 	char found[GUID_TEXT_MAX], wanted[GUID_TEXT_MAX];
@@ -282,36 +271,83 @@ static int check_linkage(struct layer *child, struct layer *parent, const char *
 	vhdx_locator_free(&locator);
 	if (!same)
 		return error_set(err, -ESTALE, "'%s' is not as it was when the child was made: its DataWriteGuid is %s, the child names %s",
-				 parent_path, guid_text(&has, found), guid_text(&locator.linkage[0], wanted));
-	if (parent->info.block_size != child->info.block_size)
-		return error_set(err, -EINVAL, "'%s' has sectors of %u bytes, the child of %u", parent_path, parent->info.block_size,
-				 child->info.block_size);
-	return 0;
+				 name, guid_text(&has, found), guid_text(&locator.linkage[0], wanted));
+	return compare_sectors(child, parent, name, err);
 }
 
-int vhdx_merge(const char *path, const char *parent_path, struct error *err)
+int vhdx_merge_in(struct container *child, struct container *parent, const struct vhdx_names *names, struct error *err)
 {
-	CLEANUP_ERROR struct error own = {0};
-	struct container *c;
-	struct layer *child, *parent;
-	int status = open_child(path, &child, err);
+	struct layer *above, *below;
+	int status = begin_child(child, &above, err);
 
 	if (status)
 		return status;
-	status = container_open(parent_path, 0, &c, &own);
-	if (!status) {
-		status = vhdx_layer_open(c, &parent, &own);
-		if (status)
-			container_close(c, false, NULL);
-	}
-	if (!status) {
-		status = check_linkage(child, parent, parent_path, &own);
-		if (!status)
-			status = merge(path, parent_path, child, parent, &own);
-		status = close_after(parent, status, &own);
-	}
-	status = close_after(child, status, &own);
+	status = vhdx_layer_open(parent, &below, err);
 	if (status)
-		error_move(err, &own);
+		return end_layer(above, error_prefix(err, "'%s'", parent->name), err);
+	status = check_linkage(above, below, parent->name, err);
+	if (!status)
+		status = merge(above, below, names, err);
+	status = end_layer(below, status, err);
+	return end_layer(above, status, err);
+}
+
+/* ------------------------------------------------------------------ by their paths */
+
+static bool is_file(const struct container *c, const char *path)
+{
+	struct stat st;
+
+	return c->is_file && !stat(path, &st) && st.st_dev == c->device && st.st_ino == c->inode;
+}
+
+typedef int change(struct container *child, struct container *parent, const struct vhdx_names *names, struct error *err);
+
+static int change_over(struct container *child, const char *path, const char *parent, unsigned flags, change *what, struct error *err)
+{
+	struct container *below;
+	struct vhdx_names names;
+	int status;
+
+	if (is_file(child, parent))
+		return error_set(err, -ELOOP, "'%s' cannot be its own parent", parent);
+	status = container_open(parent, flags, &below, err);
+	if (status)
+		return status;
+	status = vhdx_locator_paths(path, parent, &names.relative, &names.absolute, err);
+	if (!status)
+		status = what(child, below, &names, err);
+	free(names.relative);
+	free(names.absolute);
+	if (status)
+		container_close(below, false, NULL);
+	else
+		status = container_close(below, false, err);
 	return status;
+}
+
+/* `flags` of the parent. */
+static int change_files(const char *path, const char *parent, unsigned flags, change *what, struct error *err)
+{
+	struct container *child;
+	int status = container_open(path, 0, &child, err);
+
+	if (status)
+		return status;
+	status = change_over(child, path, parent, flags, what, err);
+	if (status)
+		container_close(child, false, NULL);
+	else
+		status = container_close(child, false, err);
+	return status;
+}
+
+int vhdx_rebase(const char *path, const char *parent, struct error *err)
+{
+	return change_files(path, parent, CONTAINER_READ_ONLY | CONTAINER_SHARED, vhdx_rebase_in, err);
+}
+
+int vhdx_merge(const char *path, const char *parent, struct error *err)
+{
+	return change_files(path, parent, 0, vhdx_merge_in, err);
 }

@@ -117,4 +117,14 @@ int vhdx_rebase(const char *path, const char *parent, struct error *err);
  */
 int vhdx_merge(const char *path, const char *parent, struct error *err);
 
+/* By which names the child knows its parent, in UTF-8 with "\": relative to its folder, and absolute. Either may be NULL. */
+struct vhdx_names {
+	char *relative;
+	char *absolute;
+};
+
+/* The same two with files that are open already: containers, which stay the caller's. */
+int vhdx_rebase_in(struct container *child, struct container *parent, const struct vhdx_names *names, struct error *err);
+int vhdx_merge_in(struct container *child, struct container *parent, const struct vhdx_names *names, struct error *err);
+
 #endif
