@@ -3,17 +3,13 @@
  * The power goes at any moment: after each call that changed the file, with any legal part of what was not flushed, what opens
  * again holds what was promised, and old or new content where nothing was.
  *
- * CRASH_CUTS in the environment is how many cuts are tried (2,000; fewer under checkers); SEED makes a run the same as an earlier one.
+ * In the environment: CRASH_CUTS, how many cuts are tried (2,000; fewer under checkers); CRASH_REFEREE, every how many of them qemu-img has to
+ * agree (50; 1 all); SEED makes a run the same as an earlier one.
  */
-#include "tests/vhdx-lab.h"
+#include "tests/vhdx-cuts.h"
 
-#include <inttypes.h>
-
-#include "core/open.h"
-#include "tests/contract.h"
-
-#define MIB (UINT64_C(1) << 20)
 #define MOST_STEPS 400u
+#define REFEREE_EVERY 50u
 
 /* ------------------------------------------------------------------ what is promised */
 
@@ -38,6 +34,8 @@ struct history {
 	unsigned nr_steps;
 	struct promise promises[MOST_STEPS];
 	unsigned nr_promises;
+	unsigned *touching; /* the steps that changed each sector, those of sector s from touching[first[s]] to touching[first[s + 1]] */
+	unsigned *first;
 };
 
 /* ------------------------------------------------------------------ a workload */
@@ -57,43 +55,14 @@ struct run {
 	struct history h;
 	uint32_t sector;
 	struct random random;
+	unsigned cuts;
 };
-
-static uint32_t base_tag(uint64_t sector)
-{
-	return 0x80000000u | (uint32_t)sector;
-}
-
-static void fill(uint8_t *p, uint32_t sector, uint32_t tag)
-{
-	for (uint32_t i = 0; i + 4 <= sector; i += 4)
-		memcpy(p + i, &tag, 4);
-}
-
-/* A disk of the same size whose sectors are told apart. */
-static struct disk *make_base(uint64_t size, uint32_t sector)
-{
-	char spec[80];
-	struct disk *d;
-	uint8_t *data = malloc(size);
-
-	snprintf(spec, sizeof(spec), "mem:%" PRIu64 ";block=%" PRIu32, size, sector);
-	if (!data || disk_open(spec, 0, &d, NULL)) {
-		printf("Bail out! no base\n");
-		exit(99);
-	}
-	for (uint64_t s = 0; s < size / sector; s++)
-		fill(data + s * sector, sector, base_tag(s));
-	CHECK_EQ(disk_write(d, &VEC_FLAT(data, size), 0, &io_plain), 0);
-	free(data);
-	return d;
-}
 
 static struct disk *open_disk(const struct workload *w, struct container *c, const char *what)
 {
 	uint32_t sector = w->options.logical_sector ? w->options.logical_sector : 512;
 
-	return w->over ? lab_open_over(c, make_base(w->options.size, sector), what) : lab_open(c, what);
+	return w->over ? lab_open_over(c, base_create(w->options.size, sector), what) : lab_open(c, what);
 }
 
 static void note_promise(struct run *t, unsigned steps)
@@ -119,7 +88,7 @@ static int do_write(struct run *t, const struct step *s, unsigned flags)
 	uint8_t *data = malloc(s->count * t->sector);
 	int status;
 
-	fill(data, (uint32_t)(s->count * t->sector), s->tag);
+	tag_fill(data, (uint32_t)(s->count * t->sector), s->tag);
 	status = disk_write(t->d, &VEC_FLAT(data, s->count * t->sector), s->sector * t->sector, &(struct io){.flags = flags});
 	free(data);
 	return status;
@@ -166,6 +135,30 @@ static uint32_t original_tag(const struct run *t, uint64_t sector)
 	return t->w->over ? base_tag(sector) : 0;
 }
 
+static bool touches(const struct step *s, uint64_t sector)
+{
+	return sector >= s->sector && sector < s->sector + s->count;
+}
+
+/* So that judging does not look at every step for every sector. */
+static void sort_steps(struct run *t)
+{
+	uint64_t sectors = t->w->options.size / t->sector;
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < t->h.nr_steps; i++)
+		count += (unsigned)t->h.steps[i].count;
+	t->h.touching = calloc(count + 1, sizeof(*t->h.touching));
+	t->h.first = calloc(sectors + 1, sizeof(*t->h.first));
+	count = 0;
+	for (uint64_t s = 0; s < sectors; s++) {
+		for (unsigned i = 0; i < t->h.nr_steps; i++)
+			if (touches(&t->h.steps[i], s))
+				t->h.touching[count++] = i;
+		t->h.first[s + 1] = count;
+	}
+}
+
 /* Steps before this one are promised to be there when the power goes after call n. */
 static unsigned promised_steps(const struct history *h, unsigned n)
 {
@@ -182,11 +175,9 @@ static bool may_hold(const struct run *t, uint64_t sector, uint32_t tag, unsigne
 {
 	uint32_t last = original_tag(t, sector);
 
-	for (unsigned i = 0; i < t->h.nr_steps; i++) {
-		const struct step *s = &t->h.steps[i];
-		if (sector < s->sector || sector >= s->sector + s->count)
-			continue;
-		if (i < promised)
+	for (unsigned k = t->h.first[sector]; k < t->h.first[sector + 1]; k++) {
+		const struct step *s = &t->h.steps[t->h.touching[k]];
+		if (t->h.touching[k] < promised)
 			last = s->tag;
 		else if (s->begun <= n && s->tag == tag)
 			return true;
@@ -194,60 +185,92 @@ static bool may_hold(const struct run *t, uint64_t sector, uint32_t tag, unsigne
 	return tag == last;
 }
 
+static bool judge_sector(const struct run *t, const uint8_t *data, uint64_t sector, unsigned n, unsigned promised)
+{
+	uint32_t tag;
+
+	if (!tag_read(data, t->sector, &tag) && t->sector == 512) {
+		tap_diag("sector %" PRIu64 " is torn", sector);
+		return false;
+	}
+	if (may_hold(t, sector, tag, n, promised))
+		return true;
+	tap_diag("sector %" PRIu64 " holds %#" PRIx32 ", promised were %u of %u steps", sector, tag, promised, t->h.nr_steps);
+	return false;
+}
+
 static bool judge(const struct run *t, struct disk *d, unsigned n)
 {
+	static uint8_t data[CUTS_PIECE];
 	unsigned promised = promised_steps(&t->h, n), bad = 0;
 	uint64_t size = t->w->options.size;
-	uint8_t *data = malloc(size);
 
-	if (!CHECK_EQ(disk_read(d, &VEC_FLAT(data, size), 0, &io_plain), 0))
-		bad = 1;
-	for (uint64_t s = 0; s < size / t->sector && bad < 3; s++) {
-		uint32_t first, word;
-		memcpy(&first, data + s * t->sector, 4);
-		for (uint32_t i = 4; i < t->sector && bad < 3; i += 4) {
-			memcpy(&word, data + s * t->sector + i, 4);
-			if (word != first && t->sector == 512) {
-				tap_diag("sector %" PRIu64 " is torn", s);
-				bad++;
-			}
-		}
-		if (may_hold(t, s, first, n, promised))
-			continue;
-		tap_diag("sector %" PRIu64 " holds %#" PRIx32 ", promised were %u of %u steps", s, first, promised, t->h.nr_steps);
-		bad++;
+	if (!CHECK_EQ(disk_size(d), size))
+		return false;
+	for (uint64_t at = 0, length; at < size && bad < 3; at += length) {
+		length = size - at < CUTS_PIECE ? size - at : CUTS_PIECE;
+		if (!CHECK_EQ(disk_read(d, &VEC_FLAT(data, length), at, &io_plain), 0))
+			return false;
+		for (uint64_t i = 0; i < length && bad < 3; i += t->sector)
+			bad += !judge_sector(t, data + i, (at + i) / t->sector, n, promised);
 	}
-	free(data);
 	return !bad;
 }
 
-/* Opens what a cut left, for reading, then for writing, and looks at it; writes to it; opens it once more. */
-static bool try_cut(struct run *t, unsigned n, enum unflushed_order order, uint64_t seed)
+/* What qemu-img makes of the file holds the same, and has no log that is left. */
+static bool judge_mended(struct run *t, struct recorder *left, unsigned n)
 {
-	static char again[4096];
-	struct recorder *left = recorder_cut(t->r, n, order, seed);
+	struct recorder *mended = referee_mended(left);
 	struct disk *d;
 	bool good;
 
-	recorder_set_read_only(left, seed % 2);
-	d = open_disk(t->w, recorder_container(left), "after the cut");
-	good = d && judge(t, d, n);
-	if (good && !(seed % 2))
-		good = CHECK_EQ(disk_write(d, &VEC_FLAT(again, sizeof(again)), 0, &io_plain), 0) && CHECK_EQ(disk_flush(d, &io_plain), 0);
+	if (!mended)
+		return false;
+	recorder_set_read_only(mended, true);
+	good = CHECK(checks_clean(mended, false));
+	d = open_disk(t->w, recorder_container(mended), "after qemu-img");
+	good = CHECK(d && judge(t, d, n)) && good;
 	if (d)
 		CHECK_EQ(disk_close(d, NULL), 0);
+	return good;
+}
+
+static bool write_again(struct disk *d)
+{
+	static char again[4096];
+
+	return CHECK_EQ(disk_write(d, &VEC_FLAT(again, sizeof(again)), 0, &io_plain), 0) && CHECK_EQ(disk_flush(d, &io_plain), 0);
+}
+
+/* Opens what a cut left, for reading or writing, and looks at it; writes to it; closes it and looks for damage. */
+static bool judge_cut(struct run *t, struct recorder *left, unsigned n, bool writing)
+{
+	struct disk *d;
+	bool good = writing || CHECK(checks_clean(left, false));
+
+	recorder_set_read_only(left, !writing);
+	recorder_hold(left);
+	d = open_disk(t->w, recorder_container(left), "after the cut");
+	good = good && d && judge(t, d, n) && (!writing || write_again(d));
+	if (d)
+		CHECK_EQ(disk_close(d, NULL), 0);
+	good = good && (!writing || CHECK(checks_clean(left, true)));
+	container_close(recorder_container(left), false, NULL);
+	return good;
+}
+
+static bool try_cut(struct run *t, unsigned n, enum unflushed_order order, uint64_t seed)
+{
+	unsigned every = t->w->over || t->sector != 512 ? 0 : referee_every(REFEREE_EVERY);
+	struct recorder *left = recorder_cut(t->r, n, order, seed);
+	bool good = !every || t->cuts++ % every || judge_mended(t, left, n);
+
+	good = judge_cut(t, left, n, !(seed % 2)) && good;
 	if (!good) {
 		CHECK(!"what was left is good");
 		recorder_tell(t->r, n, order, seed);
 	}
 	return good;
-}
-
-static unsigned cuts_wanted(void)
-{
-	const char *text = getenv("CRASH_CUTS");
-
-	return text ? (unsigned)atoi(text) : contract_slowness() > 1 ? 400 / contract_slowness() : 2000;
 }
 
 static void crash(const struct workload *w, unsigned share)
@@ -262,8 +285,9 @@ static void crash(const struct workload *w, unsigned share)
 	t->d = open_disk(w, recorder_container(t->r), w->name);
 	if (CHECK(t->d != NULL)) {
 		do_work(t);
+		sort_steps(t);
 		calls = recorder_calls(t->r);
-		for (unsigned i = 0; i < cuts_wanted() / share; i++) {
+		for (unsigned i = 0; i < cuts_wanted(2000) / share; i++) {
 			unsigned n = (unsigned)random_below(&t->random, calls + 1);
 			enum unflushed_order order = random_once_in(&t->random, 4) ? UNFLUSHED_IN_ORDER : UNFLUSHED_ANY;
 			if (!try_cut(t, n, order, random_next(&t->random)))
@@ -271,6 +295,8 @@ static void crash(const struct workload *w, unsigned share)
 		}
 		CHECK_EQ(disk_close(t->d, NULL), 0);
 	}
+	free(t->h.touching);
+	free(t->h.first);
 	free(t);
 }
 
@@ -343,7 +369,7 @@ static void write_block(struct disk *d, unsigned n)
 {
 	uint8_t data[512];
 
-	fill(data, sizeof(data), n + 1);
+	tag_fill(data, sizeof(data), n + 1);
 	CHECK_EQ(disk_write(d, &VEC_FLAT(data, sizeof(data)), n * 512 * MIB, &io_plain), 0);
 }
 
