@@ -51,10 +51,8 @@ static void put(struct disk *d, uint64_t offset, int byte, size_t length)
 static bool holds(struct disk *d, uint64_t offset, int byte, size_t length)
 {
 	unsigned char *data = malloc(length);
-	bool good = !disk_read(d, &VEC_FLAT(data, length), offset, &io_plain);
+	bool good = !disk_read(d, &VEC_FLAT(data, length), offset, &io_plain) && data[0] == byte && !memcmp(data, data + 1, length - 1);
 
-	for (size_t i = 0; i < length && good; i++)
-		good = data[i] == byte;
 	free(data);
 	return good;
 }
@@ -70,15 +68,24 @@ static void make_child(const char *name, const char *parent, uint32_t block)
 		tap_diag("%s", error_text(&err));
 }
 
-/* A base of 20 MiB of 'a'. */
-static void make_base(const char *name)
+static void make_original(void)
 {
-	struct disk *d;
+	struct disk *d = open_spec("vhdx:%s;create=20M;block=2M", "original.vhdx", 0);
 
-	unlink(tmppath(name));
-	d = open_spec("vhdx:%s;create=20M;block=2M", name, 0);
 	put(d, 0, 'a', 20 * MIB);
 	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
+/* A base of 20 MiB of 'a': a copy, since making one means waiting until it is durable. */
+static void make_base(const char *name)
+{
+	char command[1200], original[512];
+
+	snprintf(original, sizeof(original), "%s", tmppath("original.vhdx"));
+	if (access(original, F_OK))
+		make_original();
+	snprintf(command, sizeof(command), "cp -f '%s' '%s'", original, tmppath(name));
+	CHECK_EQ(system(command), 0);
 }
 
 /* ------------------------------------------------------------------ */
@@ -221,6 +228,7 @@ static void test_a_child_larger_than_its_parent(void)
 	CHECK_EQ(disk_close(d, NULL), 0);
 }
 
+/* Every fifth of 40 children holds something: each that is opened means opening all below it. */
 static void test_a_deep_chain(void)
 {
 	char name[40], parent[40];
@@ -231,12 +239,14 @@ static void test_a_deep_chain(void)
 		snprintf(name, sizeof(name), "d%u.vhdx", i);
 		snprintf(parent, sizeof(parent), "d%u.vhdx", i - 1);
 		make_child(name, parent, 0);
+		if (i % 5)
+			continue;
 		d = open_spec("%s", name, 0);
 		put(d, i * 8192, (int)i, 512);
 		CHECK_EQ(disk_close(d, NULL), 0);
 	}
 	d = open_spec("%s", "d40.vhdx", OPEN_READ_ONLY);
-	for (unsigned i = 1; i <= 40; i++)
+	for (unsigned i = 5; i <= 40; i += 5)
 		CHECK(holds(d, i * 8192, (int)i, 512) && holds(d, i * 8192 + 512, 'a', 512));
 	CHECK_EQ(disk_close(d, NULL), 0);
 }
