@@ -229,7 +229,8 @@ static int options_of_parent(const char *parent, struct vhdx_create_options *o, 
 		container_close(c, false, NULL);
 		return error_prefix(err, "'%s'", parent);
 	}
-	o->size = l->ops->size(l);
+	if (!o->size)
+		o->size = l->ops->size(l);
 	o->logical_sector = l->info.block_size;
 	o->physical_sector = l->info.physical_block_size;
 	memcpy(&o->id, l->info.id, sizeof(o->id));
@@ -254,16 +255,27 @@ static int create_file(const char *path, const struct vhdx_create_options *o, st
 	return status;
 }
 
+int vhdx_child_options(const char *path, const char *parent, struct vhdx_create_options *o, struct error *err)
+{
+	int status = vhdx_locator_paths(path, parent, (char **)&o->parent_relative, (char **)&o->parent_absolute, err);
+
+	return status ? status : options_of_parent(parent, o, err);
+}
+
+void vhdx_child_options_free(struct vhdx_create_options *o)
+{
+	free((char *)(uintptr_t)o->parent_relative);
+	free((char *)(uintptr_t)o->parent_absolute);
+	o->parent_relative = o->parent_absolute = NULL;
+}
+
 int vhdx_create_child(const char *path, const char *parent, uint32_t block_size, struct error *err)
 {
 	struct vhdx_create_options o = {.block_size = block_size};
-	int status = vhdx_locator_paths(path, parent, (char **)&o.parent_relative, (char **)&o.parent_absolute, err);
+	int status = vhdx_child_options(path, parent, &o, err);
 
 	if (!status)
-		status = options_of_parent(parent, &o, err);
-	if (!status)
 		status = create_file(path, &o, err);
-	free((char *)(uintptr_t)o.parent_relative);
-	free((char *)(uintptr_t)o.parent_absolute);
+	vhdx_child_options_free(&o);
 	return status;
 }

@@ -14,35 +14,91 @@ static unsigned flags_of(const struct open_request *request)
 	return request->flags | (spec_given(request->spec, "ro") ? (unsigned)OPEN_READ_ONLY : 0);
 }
 
-/* What the spec says of a new disk. */
-static struct vhdx_create_options create_options(const struct spec *spec)
-{
-	const char *type = spec_text(spec, "type");
+/* ------------------------------------------------------------------ create= */
 
-	return (struct vhdx_create_options){
+/* As in the table of fields. */
+enum create_type { CREATE_DYNAMIC, CREATE_FIXED, CREATE_DIFFERENCING };
+
+static bool is_type(const struct spec *spec, enum create_type type)
+{
+	return spec_number(spec, "type") == type;
+}
+
+/* The VHDX file that parent= names; *parsed is to be freed. */
+static int parent_path(const struct spec *spec, struct spec **parsed, const char **path, struct error *err)
+{
+	int status;
+
+	if (!spec_given(spec, "parent"))
+		return error_set(err, -EINVAL, "a differencing disk needs a parent: parent=SPEC");
+	status = spec_parse(spec_text(spec, "parent"), parsed, err);
+	if (status)
+		return error_prefix(err, "parent");
+	if (strcmp((*parsed)->kind->name, "vhdx"))
+		return error_set(err, -EINVAL, "a child can name a vhdx as its parent, not %s", (*parsed)->kind->name);
+	*path = spec_text(*parsed, "path");
+	return 0;
+}
+
+static int child_options(const struct spec *spec, struct vhdx_create_options *o, struct error *err)
+{
+	CLEANUP_SPEC struct spec *parsed = NULL;
+	const char *parent = NULL;
+	int status = parent_path(spec, &parsed, &parent, err);
+
+	if (status)
+		return status;
+	if (spec_given(spec, "sector") || spec_given(spec, "physical"))
+		return error_set(err, -EINVAL, "the sectors of a differencing disk are its parent's: sector= and physical= are for the other types");
+	return vhdx_child_options(spec_text(spec, "path"), parent, o, err);
+}
+
+/* What the spec says of a new disk. */
+static int create_options(const struct spec *spec, struct vhdx_create_options *o, struct error *err)
+{
+	*o = (struct vhdx_create_options){
 		.size = spec_number(spec, "create"),
-		.fixed = type && !strcmp(type, "fixed"),
+		.fixed = is_type(spec, CREATE_FIXED),
 		.block_size = (uint32_t)spec_number(spec, "block"),
 		.logical_sector = (uint32_t)spec_number(spec, "sector"),
 		.physical_sector = (uint32_t)spec_number(spec, "physical"),
 	};
+	if (is_type(spec, CREATE_DIFFERENCING))
+		return child_options(spec, o, err);
+	if (spec_given(spec, "parent"))
+		return error_set(err, -EINVAL, "of the new disks only a differencing one has a parent: type=differencing");
+	if (!o->size)
+		return error_set(err, -EINVAL, "the size is missing (create=SIZE): only a differencing disk has it from its parent");
+	return 0;
 }
 
-static int create(const struct open_request *request, struct container **out, struct error *err)
+static int create_file(const char *path, const struct vhdx_create_options *o, struct container **out, struct error *err)
 {
-	struct vhdx_create_options o = create_options(request->spec);
-	int status;
+	int status = container_open(path, CONTAINER_CREATE, out, err);
 
-	if (flags_of(request) & OPEN_READ_ONLY)
-		return error_set(err, -EROFS, "create= would write, but the disk is opened read-only");
-	status = container_open(spec_text(request->spec, "path"), CONTAINER_CREATE, out, err);
 	if (status)
 		return status;
-	status = vhdx_create(*out, &o, err);
+	status = vhdx_create(*out, o, err);
 	if (status)
 		container_close(*out, true, NULL);
 	return status;
 }
+
+static int create(const struct open_request *request, struct container **out, struct error *err)
+{
+	struct vhdx_create_options o = {0};
+	int status;
+
+	if (flags_of(request) & OPEN_READ_ONLY)
+		return error_set(err, -EROFS, "create= would write, but the disk is opened read-only");
+	status = create_options(request->spec, &o, err);
+	if (!status)
+		status = create_file(spec_text(request->spec, "path"), &o, out, err);
+	vhdx_child_options_free(&o);
+	return status;
+}
+
+/* ------------------------------------------------------------------ opening */
 
 static int check_options(const struct spec *spec, struct error *err)
 {
@@ -160,7 +216,7 @@ static int vhdx_open_layer(const struct open_request *request, const struct laye
 	return explain(request, status, err);
 }
 
-static const char *const types[] = {"dynamic", "fixed", NULL};
+static const char *const types[] = {"dynamic", "fixed", "differencing", NULL};
 
 static const struct spec_field vhdx_fields[] = {
 	{.name = "path",
@@ -171,23 +227,24 @@ static const struct spec_field vhdx_fields[] = {
 	{.name = "create",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_SIZE,
+	 .bare = true,
 	 .unit = "bytes",
 	 .min = 512,
 	 .max = UINT64_C(64) << 40,
-	 .help = "make the file, which must not exist, for a disk of this size"},
+	 .help = "make the file, which must not exist, for a disk of this size; differencing: of its parent's"},
 	{.name = "type",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_WORD,
 	 .fallback = "dynamic",
 	 .words = types,
-	 .help = "of a new disk: space is taken when it is written to, or all from the beginning"},
+	 .help = "of a new disk: space is taken when it is written to, or all from the beginning; differencing: over parent="},
 	{.name = "block",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_SIZE,
 	 .unit = "bytes",
 	 .min = 1 << 20,
 	 .max = 256 << 20,
-	 .help = "payload block of a new disk, a power of two; default: 32M, or 2M of a fixed one"},
+	 .help = "payload block of a new disk, a power of two; default: 32M; fixed and differencing: 2M"},
 	{.name = "sector",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_SIZE,
@@ -215,7 +272,7 @@ static const struct spec_field vhdx_fields[] = {
 	{.name = "parent",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_TEXT,
-	 .help = "spec of the parent, in place of the one that the file names"},
+	 .help = "spec of the parent, in place of the one that the file names; with create= the vhdx that the new file names"},
 	{.name = "ignore-change",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_FLAG,

@@ -69,6 +69,13 @@ int vhdx_create(struct container *c, const struct vhdx_create_options *o, struct
  */
 int vhdx_create_child(const char *path, const char *parent, uint32_t block_size, struct error *err);
 
+/*
+ * For who makes that file himself: fills in how the new file `path` names `parent`, and what it has of it; the size only where that is
+ * 0. vhdx_child_options_free() frees what was filled in, also after a failure.
+ */
+int vhdx_child_options(const char *path, const char *parent, struct vhdx_create_options *o, struct error *err);
+void vhdx_child_options_free(struct vhdx_create_options *o);
+
 /* ------------------------------------------------------------------ looking for damage */
 
 struct vhdx_findings {

@@ -251,6 +251,55 @@ static void test_a_deep_chain(void)
 	CHECK_EQ(disk_close(d, NULL), 0);
 }
 
+static void test_a_spec_makes_a_child(void)
+{
+	CLEANUP_ERROR struct error err = {0};
+	char spec[1500], path[512];
+	struct disk *d;
+
+	make_base("of-spec.vhdx");
+	snprintf(path, sizeof(path), "%s", tmppath("by-spec.vhdx"));
+	snprintf(spec, sizeof(spec), "vhdx:%s;create;type=differencing;block=1M;parent=%s", path, tmppath("of-spec.vhdx"));
+	REQUIRE(disk_open(spec, 0, &d, &err) == 0);
+	CHECK_EQ(disk_size(d), 20 * MIB);
+	put(d, 5 * MIB, 'b', 512);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	d = open_spec("%s", "by-spec.vhdx", 0); /* by the name that it has for its parent */
+	CHECK(holds(d, 5 * MIB, 'b', 512));
+	CHECK(holds(d, 5 * MIB + 512, 'a', 512));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	snprintf(spec, sizeof(spec), "vhdx:%s;create=30M;type=differencing;parent=%s", tmppath("longer.vhdx"), path);
+	REQUIRE(disk_open(spec, 0, &d, &err) == 0);
+	CHECK_EQ(disk_size(d), 30 * MIB);
+	CHECK(holds(d, 5 * MIB, 'b', 512));
+	CHECK(holds(d, 20 * MIB, 0, 10 * MIB));
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
+static void test_a_spec_makes_a_fixed_file(void)
+{
+	struct disk *d = open_spec("vhdx:%s;create=20M;type=fixed", "fixed.vhdx", 0);
+	json_t *told = disk_describe(d), *layers = json_object_get(told, "layers");
+	struct stat st;
+
+	CHECK_STR(json_string_value(json_object_get(json_array_get(layers, 0), "type")), "fixed");
+	json_decref(told);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	CHECK_EQ(stat(tmppath("fixed.vhdx"), &st), 0);
+	CHECK((uint64_t)st.st_size >= 20 * MIB && (uint64_t)st.st_blocks * 512 >= 20 * MIB);
+}
+
+static void test_a_spec_that_makes_no_child(void)
+{
+	refusal("vhdx:%s;create;type=differencing", "none.vhdx", "needs a parent");
+	refusal("vhdx:%s;create;type=differencing;parent=mem:1M", "none.vhdx", "not mem");
+	refusal("vhdx:%s;create;type=differencing;sector=4096;parent=x.vhdx", "none.vhdx", "are its parent's");
+	refusal("vhdx:%s;create;type=differencing;parent=/nowhere/x.vhdx", "none.vhdx", "/nowhere/x.vhdx");
+	refusal("vhdx:%s;create=1M;parent=x.vhdx", "none.vhdx", "type=differencing");
+	refusal("vhdx:%s;create", "none.vhdx", "the size is missing");
+	CHECK(access(tmppath("none.vhdx"), F_OK) != 0);
+}
+
 /* ------------------------------------------------------------------ other parents */
 
 static void merge(const char *child, const char *parent, int status)
@@ -335,5 +384,8 @@ int main(void)
 	TAP_RUN(test_another_parent);
 	TAP_RUN(test_a_child_larger_than_its_parent);
 	TAP_RUN(test_a_deep_chain);
+	TAP_RUN(test_a_spec_makes_a_child);
+	TAP_RUN(test_a_spec_makes_a_fixed_file);
+	TAP_RUN(test_a_spec_that_makes_no_child);
 	return TAP_DONE();
 }
