@@ -118,6 +118,12 @@ int vhdx_compact(struct container *c, bool find_zeroes, struct vhdx_compact_resu
 int vhdx_rebase(const char *path, const char *parent, struct error *err);
 
 /*
+ * The same, but the disk stays as it is: what the child lacks, and `parent` and its parents do not hold as those of now do, is written to
+ * the child first. Both chains are opened, where `policy` allows.
+ */
+int vhdx_rebase_safely(const char *path, const char *parent, const struct parent_policy *policy, struct error *err);
+
+/*
  * Brings what the differencing file `path` holds into `parent`, which must be its parent (-ESTALE), and may be differencing itself; a
  * parent that is shorter grows. The child stays as it is, and names the parent as that is now. Interrupted at any point the
  * chain opens and reads the same, and the call can be made again. Other children of the parent are of no use afterwards.
