@@ -305,7 +305,7 @@ static void crash(const struct workload *w, unsigned share)
 static void test_dynamic(void)
 {
 	static const struct workload w = {.name = "dynamic",
-					  .options = {.size = 24 * MIB, .block_size = MIB},
+					  .options = {.size = 12 * MIB, .block_size = MIB},
 					  .steps = 120,
 					  .flush_every = 5};
 	crash(&w, 4);
@@ -314,7 +314,7 @@ static void test_dynamic(void)
 static void test_often_flushed(void)
 {
 	static const struct workload w = {.name = "often flushed",
-					  .options = {.size = 16 * MIB + 512 * 7, .block_size = MIB},
+					  .options = {.size = 10 * MIB + 512 * 7, .block_size = MIB},
 					  .steps = 350,
 					  .flush_every = 1};
 	crash(&w, 4);
@@ -323,7 +323,7 @@ static void test_often_flushed(void)
 static void test_large_sectors(void)
 {
 	static const struct workload w = {.name = "4 KiB sectors",
-					  .options = {.size = 24 * MIB, .block_size = 2 * MIB, .logical_sector = 4096},
+					  .options = {.size = 12 * MIB, .block_size = 2 * MIB, .logical_sector = 4096},
 					  .steps = 100,
 					  .flush_every = 4};
 	crash(&w, 8);
@@ -332,7 +332,7 @@ static void test_large_sectors(void)
 static void test_differencing(void)
 {
 	static const struct workload w = {.name = "differencing",
-					  .options = {.size = 16 * MIB,
+					  .options = {.size = 10 * MIB,
 						      .block_size = MIB,
 						      .has_parent = true,
 						      .parent_relative = ".\\base.vhdx"},
@@ -345,7 +345,7 @@ static void test_differencing(void)
 static void test_differencing_large_sectors(void)
 {
 	static const struct workload w = {.name = "differencing, 4 KiB sectors",
-					  .options = {.size = 20 * MIB,
+					  .options = {.size = 12 * MIB,
 						      .block_size = 2 * MIB,
 						      .logical_sector = 4096,
 						      .has_parent = true,
