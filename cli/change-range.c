@@ -66,26 +66,19 @@ static int change_disk(struct disk *d, void *argument, struct error *err)
 
 int change_range(const struct range_change *c, const struct verb_arguments *a)
 {
-	CLEANUP_ERROR struct error err = {0};
-	struct job job = {
-		.change = c,
-		.range = {.offset_text = a->options[RANGE_OFFSET],
-			  .length_text = a->options[RANGE_LENGTH],
-			  .offset = a->numbers[RANGE_OFFSET],
-			  .length = a->numbers[RANGE_LENGTH]},
-	};
+	struct job job = {.change = c, .range = range_of(a, RANGE_OFFSET, RANGE_LENGTH)};
 	bool part = job.range.offset_text || job.range.length_text;
-	int status;
 
 	if (part && a->options[RANGE_ALL])
 		return verb_usage_error(c->verb, "--all excludes --offset and --length");
 	if (!part && !a->options[RANGE_ALL])
 		return verb_usage_error(c->verb, "which bytes? --offset and --length tell, or --all");
-	status = progress_begin(&job.progress, c->verb->name, (enum progress_form)a->numbers[RANGE_PROGRESS], &err);
-	if (!status)
-		status = with_disk(a->operands[0], NULL, 0, change_disk, &job, &err);
-	if (status)
-		verb_failed(c->verb->name, &err);
-	progress_end(job.progress);
-	return status ? STATUS_FAILURE : STATUS_OK;
+	return work_on_disk(&(struct disk_work){
+		.verb = c->verb,
+		.arguments = a,
+		.progress_row = RANGE_PROGRESS,
+		.progress = &job.progress,
+		.run = change_disk,
+		.argument = &job,
+	});
 }

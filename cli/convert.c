@@ -100,19 +100,20 @@ static int convert_disk(struct disk *from, void *argument, struct error *err)
 
 static int convert(const struct verb_arguments *a)
 {
-	CLEANUP_ERROR struct error err = {0};
 	struct job job = {.arguments = a};
-	int status;
 
 	if (a->options[OPTION_INTO] && a->options[OPTION_FORCE])
 		return verb_usage_error(&verb_convert, "--into and --force exclude each other");
-	status = progress_begin(&job.progress, "convert", (enum progress_form)a->numbers[OPTION_PROGRESS], &err);
-	if (!status)
-		status = with_disk(a->operands[0], "SRC", OPEN_READ_ONLY, convert_disk, &job, &err);
-	if (status)
-		verb_failed("convert", &err);
-	progress_end(job.progress);
-	return status ? STATUS_FAILURE : STATUS_OK;
+	return work_on_disk(&(struct disk_work){
+		.verb = &verb_convert,
+		.arguments = a,
+		.progress_row = OPTION_PROGRESS,
+		.progress = &job.progress,
+		.name = "SRC",
+		.flags = OPEN_READ_ONLY,
+		.run = convert_disk,
+		.argument = &job,
+	});
 }
 
 const struct verb verb_convert = {
@@ -138,14 +139,7 @@ const struct verb verb_convert = {
 					   .max = SWEEP_PIECE,
 					   .help = "zeroes of this length are left out; 0: none are looked for"},
 			[OPTION_NO_FLUSH] = {.name = "no-flush", .help = "do not wait until all is durable"},
-			[OPTION_JOBS] = {.name = "jobs",
-					 .letter = 'j',
-					 .argument = "N",
-					 .type = OPTION_NUMBER,
-					 .fallback = SWEEP_JOBS,
-					 .min = 1,
-					 .max = SWEEP_MAX_JOBS,
-					 .help = "so many pieces at a time"},
+			[OPTION_JOBS] = JOBS_OPTION("so many pieces at a time"),
 			[OPTION_PROGRESS] = PROGRESS_OPTION,
 			{0},
 		},

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "cli/output.h"
 #include "core/open.h"
 
 #define RUNS_AT_A_TIME 4096u
@@ -22,6 +23,30 @@ int with_disk(const char *spec, const char *name, unsigned flags, int (*run)(str
 	status = run(disk, argument, err);
 	closed = disk_close(disk, &closing);
 	return !status && closed ? error_move(err, &closing) : status;
+}
+
+int work_on_disk(const struct disk_work *w)
+{
+	CLEANUP_ERROR struct error err = {0};
+	const struct verb_arguments *a = w->arguments;
+	int status = progress_begin(w->progress, w->verb->name, (enum progress_form)a->numbers[w->progress_row], &err);
+
+	if (!status)
+		status = with_disk(a->operands[0], w->name, w->flags, w->run, w->argument, &err);
+	if (status)
+		verb_failed(w->verb->name, &err);
+	progress_end(*w->progress);
+	return status ? STATUS_FAILURE : STATUS_OK;
+}
+
+struct byte_range range_of(const struct verb_arguments *a, unsigned offset_row, unsigned length_row)
+{
+	return (struct byte_range){
+		.offset_text = a->options[offset_row],
+		.length_text = a->options[length_row],
+		.offset = a->numbers[offset_row],
+		.length = a->numbers[length_row],
+	};
 }
 
 int range_check(struct byte_range *r, uint64_t size, struct error *err)

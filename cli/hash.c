@@ -79,20 +79,22 @@ static int print_hash(const struct job *job)
 
 static int hash(const struct verb_arguments *a)
 {
-	CLEANUP_ERROR struct error err = {0};
 	struct job job = {.arguments = a, .digest = EVP_MD_CTX_new()};
 	int status;
 
 	if (!job.digest)
 		return no_memory();
-	status = progress_begin(&job.progress, "hash", (enum progress_form)a->numbers[OPTION_PROGRESS], &err);
-	if (!status)
-		status = with_disk(a->operands[0], NULL, OPEN_READ_ONLY, hash_disk, &job, &err);
+	status = work_on_disk(&(struct disk_work){
+		.verb = &verb_hash,
+		.arguments = a,
+		.progress_row = OPTION_PROGRESS,
+		.progress = &job.progress,
+		.flags = OPEN_READ_ONLY,
+		.run = hash_disk,
+		.argument = &job,
+	});
 	EVP_MD_CTX_free(job.digest);
-	if (status)
-		verb_failed("hash", &err);
-	progress_end(job.progress);
-	return status ? STATUS_FAILURE : print_hash(&job);
+	return status ? status : print_hash(&job);
 }
 
 const struct verb verb_hash = {
@@ -112,14 +114,7 @@ const struct verb verb_hash = {
 					      .fallback = "sha256",
 					      .help = "one of"},
 			[OPTION_JSON] = {.name = "json", .help = "print JSON"},
-			[OPTION_JOBS] = {.name = "jobs",
-					 .letter = 'j',
-					 .argument = "N",
-					 .type = OPTION_NUMBER,
-					 .fallback = SWEEP_JOBS,
-					 .min = 1,
-					 .max = SWEEP_MAX_JOBS,
-					 .help = "read so many pieces at a time"},
+			[OPTION_JOBS] = JOBS_OPTION("read so many pieces at a time"),
 			[OPTION_PROGRESS] = PROGRESS_OPTION,
 			{0},
 		},

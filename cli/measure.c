@@ -106,16 +106,18 @@ static int print_measures(struct job *job)
 
 static int measure(const struct verb_arguments *a)
 {
-	CLEANUP_ERROR struct error err = {0};
 	struct job job = {.arguments = a};
-	int status = progress_begin(&job.progress, "measure", (enum progress_form)a->numbers[OPTION_PROGRESS], &err);
+	int status = work_on_disk(&(struct disk_work){
+		.verb = &verb_measure,
+		.arguments = a,
+		.progress_row = OPTION_PROGRESS,
+		.progress = &job.progress,
+		.flags = OPEN_READ_ONLY,
+		.run = measure_disk,
+		.argument = &job,
+	});
 
-	if (!status)
-		status = with_disk(a->operands[0], NULL, OPEN_READ_ONLY, measure_disk, &job, &err);
-	if (status)
-		verb_failed("measure", &err);
-	progress_end(job.progress);
-	return status ? STATUS_FAILURE : print_measures(&job);
+	return status ? status : print_measures(&job);
 }
 
 const struct verb verb_measure = {
@@ -128,14 +130,7 @@ const struct verb verb_measure = {
 		(const struct verb_option[]){
 			[OPTION_SCAN] = {.name = "scan", .help = "read the data, and count what of it is zeroes"},
 			[OPTION_JSON] = {.name = "json", .help = "print JSON"},
-			[OPTION_JOBS] = {.name = "jobs",
-					 .letter = 'j',
-					 .argument = "N",
-					 .type = OPTION_NUMBER,
-					 .fallback = SWEEP_JOBS,
-					 .min = 1,
-					 .max = SWEEP_MAX_JOBS,
-					 .help = "read so many pieces at a time"},
+			[OPTION_JOBS] = JOBS_OPTION("read so many pieces at a time"),
 			[OPTION_PROGRESS] = PROGRESS_OPTION,
 			{0},
 		},

@@ -40,12 +40,7 @@ static int read_disk(struct disk *d, void *argument, struct error *err)
 {
 	struct job *job = argument;
 	const struct verb_arguments *a = job->arguments;
-	struct byte_range range = {
-		.offset_text = a->options[OPTION_OFFSET],
-		.length_text = a->options[OPTION_LENGTH],
-		.offset = a->numbers[OPTION_OFFSET],
-		.length = a->numbers[OPTION_LENGTH],
-	};
+	struct byte_range range = range_of(a, OPTION_OFFSET, OPTION_LENGTH);
 	int status = range_check(&range, disk_size(d), err);
 	struct in_order o = {
 		.disk = d,
@@ -64,19 +59,19 @@ static int read_disk(struct disk *d, void *argument, struct error *err)
 
 static int read_verb(const struct verb_arguments *a)
 {
-	CLEANUP_ERROR struct error err = {0};
 	struct job job = {.arguments = a};
-	int status;
 
 	if (isatty(STDOUT_FILENO))
 		return verb_usage_error(&verb_read, "standard output is a terminal");
-	status = progress_begin(&job.progress, "read", (enum progress_form)a->numbers[OPTION_PROGRESS], &err);
-	if (!status)
-		status = with_disk(a->operands[0], NULL, OPEN_READ_ONLY, read_disk, &job, &err);
-	if (status)
-		verb_failed("read", &err);
-	progress_end(job.progress);
-	return status ? STATUS_FAILURE : STATUS_OK;
+	return work_on_disk(&(struct disk_work){
+		.verb = &verb_read,
+		.arguments = a,
+		.progress_row = OPTION_PROGRESS,
+		.progress = &job.progress,
+		.flags = OPEN_READ_ONLY,
+		.run = read_disk,
+		.argument = &job,
+	});
 }
 
 const struct verb verb_read = {
@@ -98,14 +93,7 @@ const struct verb verb_read = {
 					   .argument = "SIZE",
 					   .type = OPTION_SIZE,
 					   .help = "so many bytes; not given: to the end of the disk"},
-			[OPTION_JOBS] = {.name = "jobs",
-					 .letter = 'j',
-					 .argument = "N",
-					 .type = OPTION_NUMBER,
-					 .fallback = SWEEP_JOBS,
-					 .min = 1,
-					 .max = SWEEP_MAX_JOBS,
-					 .help = "read so many pieces at a time"},
+			[OPTION_JOBS] = JOBS_OPTION("read so many pieces at a time"),
 			[OPTION_PROGRESS] = PROGRESS_OPTION,
 			{0},
 		},

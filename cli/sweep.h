@@ -17,6 +17,13 @@
 #define SWEEP_JOBS "8"
 #define SWEEP_PIECE (UINT64_C(512) << 10)
 
+/* The row of a verb's options that says how many threads; `text` is its help. */
+#define JOBS_OPTION(text)                                                                                              \
+	{                                                                                                              \
+		.name = "jobs", .letter = 'j', .argument = "N", .type = OPTION_NUMBER, .fallback = SWEEP_JOBS, .min = 1,  \
+		.max = SWEEP_MAX_JOBS, .help = text                                                                    \
+	}
+
 /* One piece. They are handed out in the order of their offsets and numbers, without a gap. */
 struct piece {
 	uint64_t number; /* from 0 */

@@ -23,7 +23,6 @@ enum { OPTION_OFFSET, OPTION_LENGTH, OPTION_PROGRESS };
 #define LOOK_MS 200
 
 struct job {
-	const struct verb_arguments *arguments;
 	struct progress *progress;
 	struct bytes *bytes;
 	struct byte_range range;
@@ -130,22 +129,16 @@ static int write_disk(struct disk *d, void *argument, struct error *err)
 
 static int write_verb(const struct verb_arguments *a)
 {
-	CLEANUP_ERROR struct error err = {0};
-	struct job job = {
-		.arguments = a,
-		.range = {.offset_text = a->options[OPTION_OFFSET],
-			  .length_text = a->options[OPTION_LENGTH],
-			  .offset = a->numbers[OPTION_OFFSET],
-			  .length = a->numbers[OPTION_LENGTH]},
-	};
-	int status = progress_begin(&job.progress, "write", (enum progress_form)a->numbers[OPTION_PROGRESS], &err);
+	struct job job = {.range = range_of(a, OPTION_OFFSET, OPTION_LENGTH)};
 
-	if (!status)
-		status = with_disk(a->operands[0], NULL, 0, write_disk, &job, &err);
-	if (status)
-		verb_failed("write", &err);
-	progress_end(job.progress);
-	return status ? STATUS_FAILURE : STATUS_OK;
+	return work_on_disk(&(struct disk_work){
+		.verb = &verb_write,
+		.arguments = a,
+		.progress_row = OPTION_PROGRESS,
+		.progress = &job.progress,
+		.run = write_disk,
+		.argument = &job,
+	});
 }
 
 const struct verb verb_write = {
