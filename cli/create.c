@@ -18,13 +18,13 @@ static bool can_create(const struct kind_tools *tools)
 
 static int check_size(const struct spec *spec, const struct kind_tools *tools, const char *size, struct error *err)
 {
-	bool given = spec_given(spec, "create") && spec_number(spec, "create") > 0;
+	bool given = spec_given(spec, "create") && spec_number(spec, "create") > 0, over = tools_over(tools, spec);
 
-	if (!tools->takes_size && size)
+	if (over && size)
 		return error_set(err, -EINVAL, "%s: is as large as the disk below: no SIZE '%s'", spec->kind->name, size);
-	if (tools->takes_size && given && size)
+	if (!over && given && size)
 		return error_set(err, -EINVAL, "%s: create= and SIZE both tell how large", spec->kind->name);
-	if (tools->takes_size && !given && !size)
+	if (!over && !given && !size)
 		return error_set(err, -EINVAL, "%s: SIZE is missing: how large is the disk to be?", spec->kind->name);
 	return 0;
 }
@@ -40,11 +40,15 @@ static int prepare(struct spec *spec, const char *size, struct error *err)
 	status = check_size(spec, tools, size, err);
 	if (status)
 		return status;
-	if (tools->takes_size && !size)
+	if (!tools_over(tools, spec) && !size)
 		return 0; /* create= is in the spec */
 	if (size)
 		status = size_parse(size, &bytes, err);
-	if (!status)
+	if (status)
+		return error_prefix(err, "%s", spec->kind->name);
+	if (tools->create_child && tools_over(tools, spec))
+		status = tools->create_child(spec, err);
+	else
 		status = tools->create(spec, bytes, err);
 	return status ? error_prefix(err, "%s", spec->kind->name) : 0;
 }

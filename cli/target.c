@@ -156,10 +156,14 @@ static int open_existing(struct target *t, struct error *err)
 static int prepare_create(struct target *t, const struct kind_tools *tools, const struct target_request *request,
 			  struct error *err)
 {
-	const struct spec_field *block = kind_field(t->spec->kind, "block");
+	const struct spec_field *block = tools->block ? kind_field(t->spec->kind, tools->block) : NULL;
 
-	if (block && !spec_given(t->spec, "block") && request->block_size > DISK_MIN_BLOCK)
-		spec_set_number(t->spec, "block", request->block_size);
+	if (tools_over(tools, t->spec))
+		return error_set(err, -EINVAL, "%s: a copy stands alone: %s= is not for it", tools->kind, tools->parent);
+	if (block && !spec_given(t->spec, tools->block) && request->block_size >= tools->block_from)
+		spec_set_number(t->spec, tools->block, request->block_size < block->max ? request->block_size : block->max);
+	if (kind_field(t->spec->kind, "exact"))
+		spec_set_number(t->spec, "exact", 1); /* a copy has all of what is copied, and no more */
 	if (spec_given(t->spec, "create") && spec_number(t->spec, "create") > 0)
 		return 0; /* as large as the user says */
 	return tools->create(t->spec, request->size, err);

@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/image.h"
 #include "core/kind.h"
+#include "formats/vhdx.h"
 
 /* ------------------------------------------------------------------ changing specs */
 
@@ -37,6 +39,14 @@ void spec_set_number(struct spec *spec, const char *name, uint64_t number)
 	value->given = true;
 }
 
+void spec_unset(struct spec *spec, const char *name)
+{
+	struct spec_value *value = value_of(spec, name);
+
+	free(value->text);
+	*value = (struct spec_value){0};
+}
+
 /* ------------------------------------------------------------------ the kinds */
 
 static int create_with_size(struct spec *spec, uint64_t size, struct error *err)
@@ -58,11 +68,98 @@ static int create_over(struct spec *spec, uint64_t size, struct error *err)
 	return 0;
 }
 
+/* ------------------------------------------------------------------ vhd and vhdx */
+
+/* The word for the type in `type=`; -1: it is not one of them. */
+static int type_word(const struct spec *spec, const char *word)
+{
+	const struct spec_field *field = kind_field(spec->kind, "type");
+
+	for (int i = 0; field->words[i]; i++)
+		if (!strcmp(field->words[i], word))
+			return i;
+	return -1;
+}
+
+/* A size of any sectors is what a copy needs. */
+static int create_vhd(struct spec *spec, uint64_t size, struct error *err)
+{
+	if (spec_given(spec, "type") && (int)spec_number(spec, "type") == type_word(spec, "differencing"))
+		return error_set(err, -EINVAL, "a differencing disk needs a parent: parent=SPEC");
+	return create_with_size(spec, size, err);
+}
+
+/* Only differencing disks have parents. */
+static int create_vhd_child(struct spec *spec, struct error *err)
+{
+	int differencing = type_word(spec, "differencing");
+
+	if (spec_given(spec, "type") && (int)spec_number(spec, "type") != differencing)
+		return error_set(err, -EINVAL, "parent= is for type=differencing");
+	spec_set_number(spec, "type", (uint64_t)differencing);
+	spec_set_number(spec, "create", 0); /* the parent's size */
+	return 0;
+}
+
+/* The file that parent= names. */
+static int vhdx_parent_path(const struct spec *spec, struct spec **parent, struct error *err)
+{
+	int status = spec_parse(spec_text(spec, "parent"), parent, err);
+
+	if (status)
+		return error_prefix(err, "parent");
+	if (strcmp((*parent)->kind->name, "vhdx"))
+		return error_set(err, -EINVAL, "a child can name a vhdx as its parent, not %s", (*parent)->kind->name);
+	return 0;
+}
+
+static int create_vhdx_child(struct spec *spec, struct error *err)
+{
+	static const char *const parents[] = {"type", "sector", "physical"};
+	CLEANUP_SPEC struct spec *parent = NULL;
+	int status = 0;
+
+	for (size_t i = 0; i < sizeof(parents) / sizeof(*parents); i++)
+		if (spec_given(spec, parents[i]) &&
+		    (i > 0 || (int)spec_number(spec, "type") != type_word(spec, "differencing")))
+			return error_set(err, -EINVAL, "with parent= it is differencing and has the parent's sectors: %s= is not for it",
+					 parents[i]);
+	status = vhdx_parent_path(spec, &parent, err);
+	if (!status)
+		status = vhdx_create_child(spec_text(spec, "path"), spec_text(parent, "path"), (uint32_t)spec_number(spec, "block"), err);
+	if (status)
+		return status;
+	spec_unset(spec, "type");
+	spec_unset(spec, "block");
+	return 0;
+}
+
 static const struct kind_tools tools[] = {
-	{.kind = "file", .path = "path", .takes_size = true, .create = create_with_size},
-	{.kind = "sql", .path = "path", .takes_size = true, .create = create_with_size},
-	{.kind = "sqldiff", .path = "path", .create = create_over},
+	{.kind = "file", .path = "path", .block = "block", .block_from = 1024, .takes_size = true, .create = create_with_size},
+	{.kind = "sql", .path = "path", .block = "block", .block_from = 1024, .takes_size = true, .create = create_with_size},
+	{.kind = "sqldiff", .path = "path", .block = "block", .block_from = 1024, .create = create_over},
+	{.kind = "vhd",
+	 .path = "path",
+	 .parent = "parent",
+	 .takes_size = true,
+	 .create = create_vhd,
+	 .create_child = create_vhd_child,
+	 .image = &vhd_image_tools},
+	{.kind = "vhdx",
+	 .path = "path",
+	 .block = "sector",
+	 .block_from = 4096,
+	 .parent = "parent",
+	 .takes_size = true,
+	 .create = create_with_size,
+	 .create_child = create_vhdx_child,
+	 .image = &vhdx_image_tools},
 };
+
+bool tools_over(const struct kind_tools *t, const struct spec *spec)
+{
+	return !t->takes_size || (t->parent && spec_given(spec, t->parent));
+}
 
 #define NR_TOOLS (sizeof(tools) / sizeof(tools[0]))
 

@@ -73,7 +73,7 @@ static int create_fixed(struct container *c, const struct vhd_create_options *o,
 /* ------------------------------------------------------------------ locators */
 
 struct creation {
-	struct container *c;
+	struct container *c; /* NULL: nothing is written, for who asks how long it would be */
 	const struct vhd_create_options *o;
 	struct vhd_footer footer;
 	struct vhd_header header;
@@ -91,7 +91,7 @@ static int add_locator(struct creation *n, const char code[4], const void *text,
 	l->length = htobe32((uint32_t)bytes);
 	l->offset = htobe64(n->end);
 	n->end += round_up(bytes, VHD_SECTOR);
-	return container_store(n->c, text, bytes, be64toh(l->offset), n->err);
+	return n->c ? container_store(n->c, text, bytes, be64toh(l->offset), n->err) : 0;
 }
 
 static int add_utf16_locator(struct creation *n, const char code[4], const char *text)
@@ -281,6 +281,30 @@ static int ask_parent(struct creation *n, uint64_t *size)
 	}
 	if (status)
 		error_prefix(n->err, "parent");
+	return status;
+}
+
+int vhd_ask_parent(const char *parent, bool raw, const struct vhd_options *read, uint8_t id[16], uint64_t *size, struct error *err)
+{
+	const struct vhd_create_options o = {.parent = parent, .raw_parent = raw, .read = read};
+	struct creation n = {.o = &o, .err = err};
+	int status = ask_parent(&n, size);
+
+	memcpy(id, n.header.parent_id, sizeof(n.header.parent_id));
+	return status;
+}
+
+int vhd_name_parent(struct container *c, const char *child, const char *parent, struct vhd_header *h, uint64_t *end, struct error *err)
+{
+	const struct vhd_create_options o = {.parent = parent, .child = child};
+	struct creation n = {.c = c, .o = &o, .header = *h, .end = *end, .err = err};
+	int status;
+
+	memset(n.header.parent_name, 0, sizeof(n.header.parent_name));
+	memset(n.header.locators, 0, sizeof(n.header.locators));
+	status = write_locators(&n);
+	*h = n.header;
+	*end = n.end;
 	return status;
 }
 

@@ -148,6 +148,19 @@ int vhd_image_close(struct vhd *v, bool abandoned, struct error *err);
 /* The names of the parent, best first: locators by their codes, then the header's. -ENOMEM. A locator that is outside of the file is kept as a problem. */
 int vhd_parent_names(const struct vhd *v, struct parent_names *names);
 
+/* ------------------------------------------------------------------ naming a parent: formats/vhd-create.c */
+
+struct vhd_options;
+
+/* The id and the size of what is to be a parent; of a raw file the id is null. */
+int vhd_ask_parent(const char *parent, bool raw, const struct vhd_options *read, uint8_t id[16], uint64_t *size, struct error *err);
+
+/*
+ * Writes the names of `parent` for the image `child` to the file from *end on, which moves behind them, and puts them into the header, all old
+ * ones out. Not flushed. Without a container nothing is written.
+ */
+int vhd_name_parent(struct container *c, const char *child, const char *parent, struct vhd_header *h, uint64_t *end, struct error *err);
+
 /* ------------------------------------------------------------------ where data lies: formats/vhd-blocks.c */
 
 enum vhd_presence {

@@ -121,7 +121,7 @@ test_convert_refuses() {
   exits 1 "$platter" convert slice:0,512:a.img 'file:c.img;block=4096'
   grep -q 'not a multiple of the block size' err
   exits 1 "$platter" convert a.img mem:8M
-  says 'platter convert: DST: mem: cannot be made for a copy (file, sql can) (-n writes into one that is there)'
+  says 'platter convert: DST: mem: cannot be made for a copy (file, sql, vhd, vhdx can) (-n writes into one that is there)'
   exits 1 "$platter" convert a.img no/folder/b.img
   grep -q "DST: file: cannot open 'no/folder/.b.img......*No such file" err
   exits 1 "$platter" convert missing.img c.img
@@ -441,7 +441,7 @@ test_create() {
   exits 1 "$platter" create sqldiff:e.db:a.img 1M
   says "platter create: sqldiff: is as large as the disk below: no SIZE '1M'"
   exits 1 "$platter" create mem:1M
-  says 'platter create: mem: cannot be created (file, sql, sqldiff can)'
+  says 'platter create: mem: cannot be created (file, sql, sqldiff, vhd, vhdx can)'
   exits 1 "$platter" create e.img 1000
   grep -q 'not a multiple of the block size' err
   exits 1 "$platter" create e.img 0
