@@ -48,9 +48,49 @@ int image_open(const struct image *image, bool writable, struct container **out,
 	return container_open(image->path, writable ? 0 : CONTAINER_READ_ONLY | CONTAINER_SHARED, out, err);
 }
 
+/* ------------------------------------------------------------------ info */
+
+static json_t *info_of(const struct image *image)
+{
+	CLEANUP_ERROR struct error err = {0};
+	struct container *c;
+	json_t *report = NULL;
+	int status = image_open(image, false, &c, &err);
+
+	if (!status) {
+		status = image->tools->info(c, image->spec, &report, &err);
+		container_close(c, false, NULL);
+	}
+	if (status)
+		report = json_pack("{s:s}", "error", error_text(&err));
+	json_object_set_new(report, "file", json_string(image->path));
+	return report;
+}
+
+static void list_info(const struct spec *spec, json_t *list)
+{
+	const struct kind_tools *tools = tools_find(spec->kind);
+
+	if (tools && tools->image)
+		json_array_append_new(list, info_of(&(struct image){.spec = (struct spec *)(uintptr_t)spec,
+								    .tools = tools->image,
+								    .path = spec_text(spec, tools->path)}));
+	for (unsigned i = 0; i < spec->nr_children; i++)
+		list_info(spec->children[i], list);
+}
+
+json_t *image_list_info(const struct spec *spec)
+{
+	json_t *list = json_array();
+
+	if (list)
+		list_info(spec, list);
+	return list;
+}
+
 /* ------------------------------------------------------------------ chains */
 
-/* A node of the kind `like` has, with its options for reading, that names another file. */
+/* A node of this kind that names the file. */
 static int spec_of_file(const struct spec *like, const char *kind, const char *path, struct spec **out, struct error *err)
 {
 	static const char *const kept[] = {"lax", "size"};
@@ -61,7 +101,9 @@ static int spec_of_file(const struct spec *like, const char *kind, const char *p
 	status = spec_parse(text, out, err);
 	if (!status)
 		status = spec_set_text(*out, "path", path, err);
-	for (size_t i = 0; i < sizeof(kept) / sizeof(*kept) && !status; i++)
+	if (!status && !like && kind_field((*out)->kind, "lax"))
+		spec_set_number(*out, "lax", 1);
+	for (size_t i = 0; i < sizeof(kept) / sizeof(*kept) && !status && like; i++)
 		if (like->kind == (*out)->kind && kind_field(like->kind, kept[i]) && spec_given(like, kept[i]))
 			spec_set_number(*out, kept[i], spec_number(like, kept[i]));
 	return status;
@@ -86,49 +128,61 @@ static bool parent_is_raw(const struct chain_file *child)
 	return raw;
 }
 
-static int add_file(struct chain *chain, const struct image *image, json_t *layer, struct error *err)
+static int add_file(struct chain *chain, const struct spec *like, const json_t *layer, struct error *err)
 {
-	const char *kind = json_string_value(json_object_get(layer, "layer"));
+	const char *name = json_string_value(json_object_get(layer, "layer"));
 	const char *path = json_string_value(json_object_get(layer, "path"));
+	const struct disk_kind *kind = name ? kind_find(name) : NULL;
+	const struct kind_tools *tools = kind ? tools_find(kind) : NULL;
 	struct chain_file *f = &chain->files[chain->count];
 	bool raw;
 	int status;
 
-	if (!kind || !path)
-		return error_set(err, -EINVAL, "'%s': what is below it is no image file, or its name is not UTF-8", image->path);
-	raw = chain->count > 0 && parent_is_raw(f - 1);
-	if (!raw && strcmp(kind, image->spec->kind->name))
-		return error_set(err, -EINVAL, "'%s' is below it, and no %s image", path, image->spec->kind->name);
-	status = spec_of_file(image->spec, raw ? "file" : kind, path, &f->spec, err);
+	if (!tools || !tools->image || !path)
+		return error_set(err, -EINVAL, "layer %zu is no image file, or its name is not UTF-8", chain->count);
+	raw = chain->count > 0 && f[-1].tools && parent_is_raw(f - 1);
+	status = spec_of_file(like, raw ? "file" : name, path, &f->spec, err);
 	if (status)
 		return status;
 	f->path = spec_text(f->spec, "path");
-	f->tools = raw ? NULL : image->tools;
+	f->tools = raw ? NULL : tools->image;
 	chain->count++;
 	return 0;
+}
+
+int chain_of_layers(const json_t *layers, const struct spec *like, struct chain *out, struct error *err)
+{
+	json_t *layer;
+	size_t i;
+	int status = 0;
+
+	out->files = calloc(json_array_size(layers) + 1, sizeof(*out->files));
+	if (!out->files)
+		return error_set(err, -ENOMEM, "no memory");
+	json_array_foreach(layers, i, layer)
+	{
+		if (!status)
+			status = add_file(out, like, layer, err);
+	}
+	return status;
 }
 
 int chain_find(const struct image *image, struct chain *out, struct error *err)
 {
 	struct disk *disk;
-	json_t *tree, *layers, *layer;
-	size_t i;
+	json_t *tree;
 	int status = disk_open_spec(image->spec, OPEN_READ_ONLY, &disk, err);
 
 	if (status)
 		return status;
 	tree = disk_describe(disk);
 	disk_close(disk, NULL); /* nothing was written */
-	layers = json_object_get(tree, "layers");
-	out->files = calloc(json_array_size(layers) + 1, sizeof(*out->files));
-	if (!tree || !out->files)
+	if (tree)
+		status = chain_of_layers(json_object_get(tree, "layers"), image->spec, out, err);
+	else
 		status = error_set(err, -ENOMEM, "no memory");
-	json_array_foreach(layers, i, layer) {
-		if (!status)
-			status = add_file(out, image, layer, err);
-	}
 	json_decref(tree);
-	return status;
+	return status ? error_prefix(err, "'%s'", image->path) : 0;
 }
 
 void chain_free(struct chain *chain)

@@ -70,6 +70,12 @@ void image_free(struct image *image);
 /* Opens the file; for writing -EROFS where the spec says ro. */
 int image_open(const struct image *image, bool writable, struct container **out, struct error *err);
 
+/*
+ * What the files that the spec's nodes name say of themselves, an array of `info` with "file"; images of the spec alone, not their parents.
+ * A file that cannot be told of has "error". NULL when memory ran out.
+ */
+json_t *image_list_info(const struct spec *spec);
+
 /* ------------------------------------------------------------------ the chain of an image and its parents */
 
 struct chain_file {
@@ -85,6 +91,12 @@ struct chain {
 };
 
 #define CLEANUP_CHAIN __attribute__((cleanup(chain_free)))
+
+/*
+ * The chain that "layers" of disk_describe() tells of. `like`: the node whose options for reading hold for each file; NULL: wrong checksums
+ * are taken, since they were when it was opened.
+ */
+int chain_of_layers(const json_t *layers, const struct spec *like, struct chain *out, struct error *err);
 
 /* The files of the image and all its parents, which are opened for it as the spec says: whatever is wrong with them is found. */
 int chain_find(const struct image *image, struct chain *out, struct error *err);

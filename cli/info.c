@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cli/disks.h"
+#include "cli/image.h"
 #include "cli/lint-azure.h"
 #include "cli/output.h"
 #include "cli/probe.h"
@@ -117,6 +118,82 @@ static json_t *content_to_json(const struct content *c)
 	return list;
 }
 
+/* ------------------------------------------------------------------ what image files say of themselves */
+
+static void print_words(const char *key, const json_t *value);
+
+static void print_fields(const json_t *object)
+{
+	const char *key, *comma = "";
+	json_t *value;
+
+	json_object_foreach((json_t *)(uintptr_t)object, key, value)
+	{
+		printf("%s%s ", comma, key);
+		print_words(key, value);
+		comma = ", ";
+	}
+}
+
+static bool is_in_bytes(const char *key)
+{
+	static const char *const endings[] = {"bytes", "size", "offset", "length", "sector"};
+	size_t length = strlen(key);
+
+	for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++)
+		if (length >= strlen(endings[i]) && !strcmp(key + length - strlen(endings[i]), endings[i]))
+			return true;
+	return false;
+}
+
+static void print_words(const char *key, const json_t *value)
+{
+	char text[BYTES_TEXT_MAX];
+	json_t *member;
+	size_t i;
+
+	if (json_is_string(value))
+		printf("%s", json_string_value(value));
+	else if (json_is_integer(value) && is_in_bytes(key))
+		printf("%s", print_bytes((uint64_t)json_integer_value(value), text));
+	else if (json_is_integer(value))
+		printf("%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	else if (json_is_boolean(value))
+		printf("%s", json_is_true(value) ? "yes" : "no");
+	else if (json_is_object(value))
+		print_fields(value);
+	json_array_foreach(value, i, member)
+	{
+		printf("%s", i > 0 ? "; " : "");
+		print_words(key, member);
+	}
+}
+
+static void print_image(const json_t *image)
+{
+	const char *key;
+	json_t *value;
+
+	printf("\nimage %s\n", json_string_value(json_object_get(image, "file")));
+	json_object_foreach((json_t *)(uintptr_t)image, key, value)
+	{
+		if (!strcmp(key, "file"))
+			continue;
+		printf("   %-16s ", key);
+		print_words(key, value);
+		printf("\n");
+	}
+}
+
+static void print_images(const json_t *images)
+{
+	json_t *image;
+	size_t i;
+
+	json_array_foreach(images, i, image)
+		print_image(image);
+}
+
 /* ------------------------------------------------------------------ */
 
 enum { OPTION_JSON, OPTION_DOT, OPTION_SVG, OPTION_LINT };
@@ -126,6 +203,7 @@ static const char *const lint_words[] = {"azure", NULL};
 struct job {
 	const struct verb_arguments *arguments;
 	const char *spec; /* canonical */
+	json_t *images;   /* image_list_info() */
 };
 
 static void print_probed(struct disk *disk, json_t *tree, const struct job *job)
@@ -134,13 +212,14 @@ static void print_probed(struct disk *disk, json_t *tree, const struct job *job)
 
 	content.count = probe_disk(disk, content.found, &content.err);
 	if (job->arguments->options[OPTION_JSON]) {
-		print_json(json_pack("{s:s, s:O, s:o}", "spec", job->spec, "disk", tree, "content",
-				     content_to_json(&content)));
+		print_json(json_pack("{s:s, s:O, s:o, s:O}", "spec", job->spec, "disk", tree, "content",
+				     content_to_json(&content), "images", job->images));
 	} else {
 		print_summary(disk, job->spec);
 		print_content(&content);
 		printf("\n");
 		tree_print(stdout, tree, "");
+		print_images(job->images);
 	}
 	error_clear(&content.err);
 }
@@ -176,7 +255,12 @@ static int open_and_print(const struct verb_arguments *a, struct error *err)
 	if (!canonical)
 		return error_set(err, -ENOMEM, "no memory");
 	job.spec = canonical;
-	status = with_disk(a->operands[0], NULL, OPEN_READ_ONLY, print_disk, &job, err);
+	job.images = a->options[OPTION_DOT] || a->options[OPTION_SVG] ? json_array() : image_list_info(spec);
+	if (!job.images)
+		status = error_set(err, -ENOMEM, "no memory");
+	else
+		status = with_disk(a->operands[0], NULL, OPEN_READ_ONLY, print_disk, &job, err);
+	json_decref(job.images);
 	free(canonical);
 	return status;
 }

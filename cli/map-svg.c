@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/map-svg.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "cli/svg.h"
@@ -43,6 +44,20 @@ static struct cell look(const struct extents *all, size_t *at, uint64_t from, ui
 	return c;
 }
 
+/* What a pointer that rests on the cell is told: which bytes, and where the first of them that lies in a file does. */
+static void draw_title(const struct where *w, uint64_t from, uint64_t end)
+{
+	const struct place *p = where_from(w, from);
+	uint64_t at = p && p->offset > from ? p->offset : from;
+
+	printf("<title>%" PRIu64 " to %" PRIu64, from, end);
+	if (p && at < end) {
+		printf("; byte %" PRIu64 " at %" PRIu64 " in ", at, p->at + at - p->offset);
+		svg_escape(p->path);
+	}
+	printf("</title>\n");
+}
+
 static void draw_cell(const struct cell *c, unsigned column, unsigned row)
 {
 	double all = c->data + c->zero + c->hole;
@@ -73,7 +88,7 @@ static void draw_legend(unsigned y, uint64_t bytes_a_cell)
 	svg_text(LEFT + COLUMNS * CELL, y + 10, 11, "end", text);
 }
 
-void print_map_svg(const struct extents *all, const char *title)
+void print_map_svg(const struct extents *all, const struct where *w, const char *title)
 {
 	uint64_t size = all->end - all->offset, a_cell = (size - 1) / (COLUMNS * MAX_ROWS) + 1;
 	size_t at = 0;
@@ -90,8 +105,12 @@ void print_map_svg(const struct extents *all, const char *title)
 			uint64_t from = ((uint64_t)row * COLUMNS + column) * a_cell;
 			if (from >= size)
 				break;
-			struct cell c = look(all, &at, from, from + a_cell < size ? from + a_cell : size);
+			uint64_t end = from + a_cell < size ? from + a_cell : size;
+			struct cell c = look(all, &at, from, end);
+			printf("<g>\n");
+			draw_title(w, from, end);
 			draw_cell(&c, column, row);
+			printf("</g>\n");
 		}
 	}
 	draw_legend(TOP + rows * CELL + 14, a_cell);
