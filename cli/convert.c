@@ -14,7 +14,7 @@
 #include "cli/sweep.h"
 #include "cli/target.h"
 
-enum { OPTION_FORCE, OPTION_INTO, OPTION_VERIFY, OPTION_SPARSE, OPTION_NO_FLUSH, OPTION_JOBS, OPTION_PROGRESS };
+enum { OPTION_FORCE, OPTION_INTO, OPTION_FLATTEN, OPTION_VERIFY, OPTION_SPARSE, OPTION_NO_FLUSH, OPTION_JOBS, OPTION_PROGRESS };
 
 /* Reading and writing the same file at once would copy what has been written already. */
 static int check_not_same(struct disk *from, struct disk *to, struct error *err)
@@ -24,6 +24,31 @@ static int check_not_same(struct disk *from, struct disk *to, struct error *err)
 	if (disk_identity(from, &a) || disk_identity(to, &b) || strcmp(a.name, b.name) != 0)
 		return 0;
 	return error_set(err, -EINVAL, "SRC and DST are the same disk");
+}
+
+static bool has_parent(const json_t *tree)
+{
+	const json_t *child;
+	size_t i;
+
+	if (json_array_size(json_object_get(tree, "layers")) > 1)
+		return true;
+	json_array_foreach(json_object_get(tree, "children"), i, child)
+		if (has_parent(child))
+			return true;
+	return false;
+}
+
+/* A copy that is written into a child would need the parent. */
+static int check_alone(struct disk *to, struct error *err)
+{
+	json_t *tree = disk_describe(to);
+	bool alone = tree && !has_parent(tree);
+
+	if (!tree)
+		return error_set(err, -ENOMEM, "no memory");
+	json_decref(tree);
+	return alone ? 0 : error_set(err, -EINVAL, "--flatten: DST has something below it, and would not stand alone");
 }
 
 static int verify(const struct copy *c, struct error *err)
@@ -53,6 +78,8 @@ static int copy_all(const struct verb_arguments *a, struct disk *from, const str
 	};
 	int status = check_not_same(from, t->disk, err);
 
+	if (!status && a->options[OPTION_FLATTEN])
+		status = check_alone(t->disk, err);
 	if (!status)
 		status = copy_check(&c, err);
 	if (!status)
@@ -130,6 +157,7 @@ const struct verb verb_convert = {
 			[OPTION_INTO] = {.name = "into",
 					 .letter = 'n',
 					 .help = "write into DST, which is there and at least as large"},
+			[OPTION_FLATTEN] = {.name = "flatten", .help = "fail unless DST stands alone, as a new one does"},
 			[OPTION_VERIFY] = {.name = "verify", .help = "read both again and compare"},
 			[OPTION_SPARSE] = {.name = "sparse",
 					   .letter = 'S',

@@ -8,9 +8,10 @@
 
 const struct verb *const verbs[] = {
 	/* what a disk is */
-	&verb_info, &verb_map, &verb_measure, &verb_hash, &verb_compare, &verb_bench,
+	&verb_info, &verb_map, &verb_measure, &verb_hash, &verb_compare, &verb_check, &verb_bench,
 	/* making and changing it */
 	&verb_create, &verb_convert, &verb_resize, &verb_read, &verb_write, &verb_zero, &verb_trim,
+	&verb_compact, &verb_commit, &verb_rebase,
 	/* showing it to others */
 	&verb_mount, &verb_umount, &verb_serve,
 	/* this command */

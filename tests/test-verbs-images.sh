@@ -1,0 +1,469 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Verbs on VHD and VHDX files: create, convert, resize, info, map, check, compact, commit, rebase, with qemu-img and libvhdi as referees.
+. "${top_srcdir:?is set by make check}/tests/lib.sh"
+
+# exits STATUS COMMAND...: it ends with that status; what it printed is in out and err.
+exits() {
+  local wanted=$1 status=0
+  shift
+  "$@" >out 2>err || status=$?
+  head -c 4000 out err
+  [[ $status = "$wanted" ]] || { echo "exit status $status, expected $wanted: $*"; return 1; }
+}
+
+# says TEXT: the message in err is exactly this line, or these.
+says() {
+  cp err err.shown
+  printf '%s\n' "$@" | diff - err.shown
+}
+
+# make_raw FILE: 12 MiB with 3 MiB of data, and a little near the end.
+make_raw() {
+  head -c 3M /dev/urandom >"$1"
+  truncate -s 12M "$1"
+  printf end | dd of="$1" bs=1 seek=12000000 conv=notrunc status=none
+}
+
+# put SPEC OFFSET TEXT
+put() { printf %s "$3" | "$platter" write --offset "$2" "$1"; }
+
+# shows SPEC FILE: it holds what the raw file does.
+shows() { "$platter" read "$1" | cmp - "$2"; }
+
+clean() { exits 0 "$platter" check "$1"; }
+
+# block_option FORMAT: small blocks, so that a small disk has several.
+block_option() { case $1 in vhd) echo "block=${vhd_block:-512K}" ;; vhdx) echo 'block=1M' ;; esac; }
+
+qemu_name() { case $1 in vhd) echo vpc ;; vhdx) echo vhdx ;; esac; }
+
+# make_chain FORMAT: base.FORMAT, child.FORMAT over it with changes, of whole `grain` bytes, and want, what the child shows.
+make_chain() {
+  make_raw raw
+  exits 0 "$platter" convert raw "$1:base.$1;$(block_option "$1")"
+  exits 0 "$platter" create "$1:child.$1;parent=base.$1;$(block_option "$1")"
+  cp raw want
+  local at
+  for at in 5 1000000 2500000 7000000; do
+    at=$((at / ${grain:-1} * ${grain:-1}))
+    printf "%-${grain:-1}s" "changed at $at" >piece
+    "$platter" write --offset "$at" "child.$1" <piece
+    dd if=piece of=want bs=1 seek="$at" conv=notrunc status=none
+  done
+  shows "child.$1" want
+}
+
+# ------------------------------------------------------------------ create, convert, resize
+
+test_create() {
+  local spec
+  for spec in 'vhd:a.vhd' 'vhd:b.vhd;type=fixed' 'vhdx:a.vhdx' 'vhdx:b.vhdx;type=fixed;block=1M' 'vhdx:c.vhdx;sector=4096;physical=4096'; do
+    exits 0 "$platter" create "$spec" 8M
+  done
+  need qemu-img qemu-utils
+  qemu-img info -f vpc --output=json a.vhd | grep -q '"virtual-size": 8388608'
+  qemu-img info -f vpc --output=json b.vhd | grep -q '"virtual-size": 8388608'
+  for spec in a b; do # QEMU knows no sectors of 4096 bytes
+    qemu-img check -f vhdx "$spec.vhdx"
+    qemu-img info -f vhdx --output=json "$spec.vhdx" | grep -q '"virtual-size": 8388608'
+  done
+  exits 0 "$platter" info c.vhdx
+  grep -q '^block  *4 KiB' out
+}
+
+test_create_refuses() {
+  exits 1 "$platter" create vhd:a.vhd 1000448
+  says 'platter create: vhd: size 1000448 is not whole MiB, as Azure and others ask for (1M is, or add exact)'
+  exits 1 "$platter" create 'vhd:a.vhd;type=differencing' 8M
+  says 'platter create: vhd: a differencing disk needs a parent: parent=SPEC'
+  exits 1 "$platter" create 'vhd:a.vhd;type=fixed;parent=b.vhd'
+  says 'platter create: vhd: parent= is for type=differencing'
+  exits 1 "$platter" create 'vhdx:a.vhdx;parent=b.img'
+  says 'platter create: vhdx: a child can name a vhdx as its parent, not file'
+  exits 1 "$platter" create 'vhdx:a.vhdx;parent=b.vhdx;sector=4096'
+  says "platter create: vhdx: with parent= it is differencing and has the parent's sectors: sector= is not for it"
+  exits 1 "$platter" create 'vhdx:a.vhdx;parent=b.vhdx' 1M
+  says "platter create: vhdx: is as large as the disk below: no SIZE '1M'"
+  exits 1 "$platter" create vhdx:a.vhdx
+  says 'platter create: vhdx: SIZE is missing: how large is the disk to be?'
+  [[ -z $(ls ./*.vhd ./*.vhdx 2>/dev/null) ]]
+}
+
+# To a format, from it to the other, and back: nothing is lost on the way, and the referee reads each.
+test_convert() {
+  local format
+  make_raw raw
+  exits 0 "$platter" convert --verify raw vhd:a.vhd
+  exits 0 "$platter" convert --verify a.vhd vhdx:b.vhdx
+  exits 0 "$platter" convert --verify b.vhdx 'vhd:c.vhd;type=fixed'
+  exits 0 "$platter" convert --verify c.vhd d.img
+  cmp raw d.img
+  need qemu-img qemu-utils
+  for format in a.vhd b.vhdx c.vhd; do
+    qemu-img compare -f raw -F "$(qemu_name "${format#*.}")" raw "$format"
+  done
+  # Of whatever size, and with the source's sectors.
+  truncate -s 1000448 odd
+  exits 0 "$platter" convert odd vhd:odd.vhd
+  exits 0 "$platter" compare --strict odd odd.vhd
+  exits 0 "$platter" convert 'mem:8M;block=4096' vhdx:e.vhdx
+  exits 0 "$platter" info e.vhdx
+  grep -q '^block  *4 KiB' out
+}
+
+test_convert_flatten() {
+  local format=$1
+  make_chain "$format"
+  exits 0 "$platter" convert --flatten "child.$format" "$format:flat.$format"
+  rm base."$format"
+  shows "flat.$format" want
+  exits 1 "$platter" convert raw "$format:x.$format;parent=flat.$format"
+  says "platter convert: DST: $format: a copy stands alone: parent= is not for it"
+  exits 0 "$platter" create "$format:y.$format;parent=flat.$format"
+  exits 1 "$platter" convert --flatten -n raw "y.$format"
+  says 'platter convert: --flatten: DST has something below it, and would not stand alone'
+}
+
+test_resize() {
+  local format=$1
+  make_raw raw
+  exits 0 "$platter" convert raw "$format:a.$format;$(block_option "$format")"
+  exits 0 "$platter" resize "a.$format" 20M
+  truncate -s 20M raw
+  shows "a.$format" raw
+  clean "a.$format"
+  exits 0 "$platter" resize --shrink "a.$format" 2M
+  truncate -s 2M raw
+  shows "a.$format" raw
+  clean "a.$format"
+  need qemu-img qemu-utils
+  qemu-img compare -f raw -F "$(qemu_name "$format")" raw "a.$format"
+}
+
+# ------------------------------------------------------------------ info, map
+
+test_info() {
+  need jq jq
+  make_chain vhd
+  exits 0 "$platter" info --json child.vhd
+  jq -e '.images[0] | .type == "differencing" and .use.full == 4 and (.parents | length) > 1 and .file == "child.vhd"' out
+  jq -e '.images[0].parent_id' out >id
+  exits 0 "$platter" info --json base.vhd
+  jq -e '.images[0].id' out | diff id -
+  make_chain vhdx
+  exits 0 "$platter" info --json child.vhdx
+  jq -e '.images[0] | .log.empty and .use.partial == 3 and .use.sector_bitmaps == 1 and (.headers | map(.valid) | all)' out
+  jq -e '.images[0].linkage[0]' out >id
+  exits 0 "$platter" info --json base.vhdx
+  jq -e '.images[0].data_write_id' out | diff id -
+  exits 0 "$platter" info memdiff:base.vhdx
+  grep -q '^image base.vhdx$' out
+  grep -q '^   block_bytes *1 MiB (1048576 bytes)$' out
+}
+
+# Where map says that bytes lie they do, in the child and in the parent.
+test_map() {
+  need jq jq
+  local format=$1 offset length at file nr=0
+  make_chain "$format"
+  exits 0 "$platter" map --json "child.$format"
+  jq -r '. as $all | .extents[] | select(.file_offset != null) | [.offset, .length, .file_offset, $all.files[.file]] | @tsv' out >runs
+  while read -r offset length at file; do
+    cmp <(tail -c +$((offset + 1)) want | head -c "$length") <(tail -c +$((at + 1)) "$file" | head -c "$length")
+    nr=$((nr + 1))
+  done <runs
+  [[ $nr -ge 7 ]]
+  # What lies nowhere is zero.
+  jq -r '.extents[] | select(.file_offset == null) | [.offset, .length] | @tsv' out >runs
+  while read -r offset length; do
+    cmp <(tail -c +$((offset + 1)) want | head -c "$length") <(head -c "$length" /dev/zero)
+  done <runs
+  [[ $(jq '[.extents[].length] | add' out) = 12582912 ]]
+  exits 0 "$platter" map "child.$format"
+  grep -q "^file 2: .*/base.$format$" out
+  exits 0 "$platter" map "slice:1M,1M:ro:base.$format"
+  grep -qE "^ +0 +[0-9]+  data +[0-9]+$" out
+  exits 0 "$platter" map "memdiff:base.$format"
+  grep -qE "^ +0 +[0-9]+  data +-$" out
+}
+
+test_map_svg() {
+  need xmllint libxml2-utils
+  make_chain vhdx
+  exits 0 "$platter" map --svg child.vhdx
+  xmllint --noout out
+  grep -q '<title>0 to [0-9]*; byte 0 at [0-9]* in child.vhdx</title>' out
+}
+
+# ------------------------------------------------------------------ check
+
+test_check_vhd() {
+  need jq jq
+  make_chain vhd
+  clean base.vhd
+  grep -qx "'base.vhd': 0 problems" out
+  # The footer at the end is lost.
+  cp base.vhd bad.vhd
+  truncate -s -512 bad.vhd
+  cp bad.vhd before
+  exits 3 "$platter" check bad.vhd
+  grep -qx '  there is no footer at the end' out
+  grep -qx '      repair: the copy at the front is written to the end' out
+  grep -qx -- '--repair mends 1 of it' out
+  cmp before bad.vhd
+  exits 0 "$platter" check --repair --json bad.vhd
+  jq -e '.nr_problems == 1 and .repaired and .nr_left == 0' out
+  clean bad.vhd
+  shows bad.vhd raw
+  # An entry that points behind the end of the file.
+  printf '\x7f\xff\xff\x00' | dd of=bad.vhd bs=1 seek=1536 conv=notrunc status=none
+  exits 3 "$platter" check bad.vhd
+  grep -q '^  BAT entry 0, ' out
+  exits 0 "$platter" check -r bad.vhd
+  clean bad.vhd
+}
+
+test_check_vhdx() {
+  need jq jq
+  make_chain vhdx
+  clean base.vhdx
+  cp base.vhdx bad.vhdx
+  dd if=/dev/zero of=bad.vhdx bs=1K seek=64 count=4 conv=notrunc status=none
+  cp bad.vhdx before
+  exits 3 "$platter" check bad.vhdx
+  grep -q '^  header at 64 KiB: not valid: ' out
+  cmp before bad.vhdx
+  exits 0 "$platter" check --repair --json bad.vhdx
+  jq -e '.nr_problems == 1 and .repaired and .nr_left == 0 and .problems[0].where == "header at 64 KiB"' out
+  clean bad.vhdx
+  shows bad.vhdx raw
+  # Not to be mended: no header is left.
+  dd if=/dev/zero of=bad.vhdx bs=1K seek=64 count=68 conv=notrunc status=none
+  exits 3 "$platter" check --repair bad.vhdx
+  grep -qx '      cannot be repaired' out
+}
+
+test_check_refuses() {
+  : >empty.vhd
+  make_raw raw
+  exits 1 "$platter" check empty.vhd
+  says "platter check: 'empty.vhd': $("$platter" read empty.vhd 2>&1 >/dev/null | sed "s/.*'empty.vhd': //")"
+  exits 1 "$platter" check raw
+  says 'platter check: file: cannot be checked (vhd, vhdx can)'
+  exits 1 "$platter" check memdiff:a.vhdx
+  says 'platter check: memdiff: cannot be checked (vhd, vhdx can)'
+  exits 1 "$platter" check missing.vhdx
+  grep -q "^platter check: .*'missing.vhdx'.*No such file" err
+  exits 0 "$platter" create vhdx:a.vhdx 8M
+  exits 1 "$platter" check --repair 'vhdx:a.vhdx;ro'
+  says "platter check: 'a.vhdx' is to be opened read-only, says ro in its SPEC"
+  exits 1 "$platter" check 'vhdx:b.vhdx;create=8M'
+  says 'platter check: vhdx: create= is for a new disk, and this one must be there'
+  [[ ! -e b.vhdx ]]
+}
+
+# ------------------------------------------------------------------ compact
+
+test_compact() {
+  local format=$1 before
+  make_raw raw
+  exits 0 "$platter" convert --sparse 0 raw "$format:a.$format;$(block_option "$format")"
+  head -c 8M /dev/urandom | "$platter" write --offset 4M "a.$format"
+  "$platter" zero --keep --offset 1M --length 9M "a.$format"
+  "$platter" read "a.$format" >want
+  before=$(stat -c %s "a.$format")
+  need jq jq
+  exits 0 "$platter" compact --json "a.$format"
+  jq -e ".before_bytes == $before and .after_bytes < .before_bytes and .file == \"a.$format\"" out
+  [[ $(jq .after_bytes out) = $(stat -c %s "a.$format") ]]
+  [[ $(stat -c %s "a.$format") -lt $((before - 4194304)) ]]
+  shows "a.$format" want
+  clean "a.$format"
+  exits 0 "$platter" compact "a.$format"
+  grep -q ' now; 0 empty blocks dropped, 0 moved$' out
+  need qemu-img qemu-utils
+  qemu-img compare -f raw -F "$(qemu_name "$format")" want "a.$format"
+}
+
+test_compact_refuses() {
+  exits 0 "$platter" create vhd:a.vhd 8M
+  exits 1 "$platter" compact --no-scan a.vhd
+  says 'platter compact: --no-scan is for vhdx; of a vhd blocks are always read'
+  exits 1 "$platter" compact mem:1M
+  says 'platter compact: mem: cannot be compacted (vhd, vhdx can)'
+}
+
+# ------------------------------------------------------------------ commit, rebase
+
+test_commit() {
+  local format=$1
+  make_chain "$format"
+  exits 0 "$platter" commit "child.$format"
+  grep -q "/base.$format' has all that 'child.$format' holds, which is not needed any more$" out
+  shows "child.$format" want
+  shows "base.$format" want
+  clean "base.$format"
+  clean "child.$format"
+  rm "child.$format"
+  need qemu-img qemu-utils
+  qemu-img compare -f raw -F "$(qemu_name "$format")" want "base.$format"
+}
+
+# Into the middle of a chain, whose bottom stays as it is; a child that was made larger makes the parent so.
+test_commit_middle() {
+  local format=$1
+  make_chain "$format"
+  cp "base.$format" before
+  exits 0 "$platter" create "$format:top.$format;parent=child.$format"
+  put "top.$format" 3000000 top
+  printf top | dd of=want bs=1 seek=3000000 conv=notrunc status=none
+  exits 0 "$platter" resize "top.$format" 16M
+  put "top.$format" 16000000 end
+  truncate -s 16M want
+  printf end | dd of=want bs=1 seek=16000000 conv=notrunc status=none
+  exits 0 "$platter" commit "top.$format"
+  cmp before "base.$format"
+  shows "child.$format" want
+  shows "top.$format" want
+  clean "child.$format"
+}
+
+test_commit_raw() {
+  make_raw raw
+  exits 0 "$platter" create 'vhd:child.vhd;parent=file:raw'
+  put child.vhd 1000000 changed
+  "$platter" read child.vhd >want
+  exits 0 "$platter" commit child.vhd
+  cmp raw want
+}
+
+test_commit_refuses() {
+  make_chain vhdx
+  exits 1 "$platter" commit base.vhdx
+  says "platter commit: 'base.vhdx' has no parent"
+  exits 1 "$platter" commit 'vhdx:child.vhdx;parent=mem:12M'
+  says 'platter commit: it goes into the parent that the file names: parent= is not for it'
+  exits 1 "$platter" commit sql:a.db
+  says 'platter commit: sql: cannot be committed (vhd, vhdx can)'
+  # Not when the parent is another one by now.
+  put base.vhdx 0 x
+  exits 1 "$platter" commit child.vhdx
+  grep -q 'it is not as it was when the child was made' err
+}
+
+# To a parent that differs here and there, by data against zeroes in both directions, and is shorter or longer.
+test_rebase() {
+  local format=$1 size
+  make_chain "$format"
+  for size in 12M 8M 16M; do
+    rm -f "other.$format"
+    cp raw other
+    truncate -s "$size" other
+    dd if=/dev/zero of=other bs=1000 seek=500 count=300 conv=notrunc status=none
+    head -c 100000 /dev/urandom | dd of=other bs=1000 seek=4001 conv=notrunc status=none
+    exits 0 "$platter" convert other "$format:other.$format;$(block_option "$format")"
+    exits 0 "$platter" rebase "child.$format" "other.$format"
+    shows "child.$format" want
+    clean "child.$format"
+    shows "other.$format" other
+    exits 0 "$platter" info "child.$format"
+    grep -q "path .*/other.$format, type" out
+    exits 0 "$platter" rebase "child.$format" "base.$format"
+    shows "child.$format" want
+  done
+}
+
+# Parents that hold the same: nothing is copied. One that was renamed: the header is enough.
+test_rebase_header() {
+  need jq jq
+  local format=$1
+  make_chain "$format"
+  cp "base.$format" same."$format"
+  exits 0 "$platter" rebase --json "child.$format" "same.$format"
+  jq -e '.copied_bytes == 0 and (.header_only | not)' out
+  shows "child.$format" want
+  mv "same.$format" renamed."$format"
+  exits 1 "$platter" rebase "child.$format" "renamed.$format"
+  grep -q -- '(--header-only does not look at the parent of now)' err
+  exits 0 "$platter" rebase --header-only "child.$format" "renamed.$format"
+  shows "child.$format" want
+  clean "child.$format"
+}
+
+test_rebase_raw() {
+  make_chain vhd
+  exits 0 "$platter" rebase child.vhd file:raw
+  shows child.vhd want
+  rm base.vhd
+  shows child.vhd want
+  clean child.vhd
+}
+
+test_rebase_refuses() {
+  local format=$1
+  make_chain "$format"
+  cp "child.$format" before
+  exits 1 "$platter" rebase "child.$format" "child.$format"
+  says "platter rebase: 'child.$format' cannot be its own parent"
+  exits 0 "$platter" create "$format:top.$format;parent=child.$format"
+  exits 1 "$platter" rebase "child.$format" "top.$format"
+  says "platter rebase: 'child.$format' is a parent of 'top.$format' already"
+  exits 1 "$platter" rebase --header-only "base.$format" "child.$format"
+  says "platter rebase: 'base.$format' is a parent of 'child.$format' already"
+  exits 1 "$platter" rebase "child.$format" sql:a.db
+  grep -q "^platter rebase: PARENT: sql: the parent of a $format is a $format" err
+  cmp before "child.$format"
+  exits 0 "$platter" convert raw "$format:alone.$format"
+  exits 1 "$platter" rebase "alone.$format" "base.$format"
+  says "platter rebase: 'alone.$format' has no parent"
+}
+
+# libvhdi reads the chain as we do, after every verb that changed it.
+test_vhdimount() {
+  need vhdimount libvhdi-utils
+  need fusermount fuse
+  [[ -w /dev/fuse ]] || skip_test "there is no /dev/fuse to mount with"
+  local format=$1 step image vhd_block=2M grain=4096 # libvhdi does not part eight sectors that share a byte of a bitmap
+  make_chain "$format"
+  cp "base.$format" other."$format"
+  put "other.$format" 4000000 other
+  for step in 'info child' 'rebase child other' 'commit child' 'compact child' 'compact other'; do
+    # shellcheck disable=SC2001,SC2046 # words of the command
+    exits 0 "$platter" $(sed "s/ \([a-z]*\)/ \1.$format/g" <<<"$step")
+    mkdir -p mnt
+    at_exit fusermount -uq "$tmp/mnt"
+    vhdimount "child.$format" mnt
+    for image in mnt/vhdi*; do :; done # the last one is the child
+    cmp want "$image"
+    fusermount -u mnt
+    t_undo=()
+  done
+}
+
+run_test "create" test_create
+run_test "create refuses" test_create_refuses
+run_test "convert to and from both" test_convert
+run_test "resize: vhd" test_resize vhd
+run_test "resize: vhdx" test_resize vhdx
+run_test "info tells what the file says of itself" test_info
+run_test "map --svg tells where a cell lies" test_map_svg
+run_test "check and repair: vhd" test_check_vhd
+run_test "check and repair: vhdx" test_check_vhdx
+run_test "check refuses" test_check_refuses
+run_test "compact refuses" test_compact_refuses
+run_test "commit into a raw parent" test_commit_raw
+run_test "commit refuses" test_commit_refuses
+run_test "rebase to a raw parent" test_rebase_raw
+for format in vhd vhdx; do
+  run_test "convert --flatten: $format" test_convert_flatten $format
+  run_test "map tells where bytes lie: $format" test_map $format
+  run_test "compact: $format" test_compact $format
+  run_test "commit: $format" test_commit $format
+  run_test "commit into the middle of a chain: $format" test_commit_middle $format
+  run_test "rebase keeps what the child shows: $format" test_rebase $format
+  run_test "rebase: the header alone: $format" test_rebase_header $format
+  run_test "rebase refuses: $format" test_rebase_refuses $format
+  run_test "libvhdi reads what verbs have changed: $format" test_vhdimount $format
+done
+t_done
