@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Verbs that change image files, killed at random moments: the image checks clean, perhaps after what its log holds or the end of its file was
+# put right, and holds the old or the new state and nothing else. VERB_KILLS is how often each is killed (2).
+. "${top_srcdir:?is set by make check}/tests/lib.sh"
+
+kills=${VERB_KILLS:-2} stock=$tmp/stock
+
+block_option() { case $1 in vhd) echo 'block=64K' ;; vhdx) echo 'block=1M' ;; esac; }
+
+shows() { "$platter" read "$1" | cmp -s - "$2"; }
+
+# clean IMAGE: a repair leaves no problem, and repairs nothing but what being killed explains.
+clean() {
+  local status=0
+  "$platter" check "$1" >checked || status=$?
+  [[ $status = 3 ]] || return "$status"
+  cat checked
+  ! grep -E '^  [^ ]' checked | grep -vE '^  (log: |header at |there is no footer at the end|.*like the footer|end of the file|[0-9]+ blocks)' || return 1
+  "$platter" check --repair "$1" >/dev/null
+}
+
+# prepare FORMAT: in the folder $stock/FORMAT/old an image with data, a child with changes over it, and a parent to come; and what they show.
+prepare() {
+  local at format=$1
+  mkdir -p "$stock/$format/old"
+  cd "$stock/$format" || return 1
+  head -c 5M /dev/urandom >raw
+  truncate -s 8M raw
+  "$platter" convert --sparse 0 raw "$format:old/base.$format;$(block_option "$format")"
+  "$platter" zero --keep --offset 1M --length 2M "old/base.$format"
+  "$platter" convert "old/base.$format" "$format:old/other.$format;$(block_option "$format")"
+  head -c 300000 /dev/urandom | "$platter" write --offset 6M "old/other.$format"
+  "$platter" zero --offset 4M --length 300000 "old/other.$format"
+  (cd old && "$platter" create "$format:child.$format;parent=base.$format;$(block_option "$format")")
+  for at in 5 1500000 3000000 7000000; do
+    head -c 200000 /dev/urandom | "$platter" write --offset "$at" "old/child.$format"
+  done
+  for at in base child other; do "$platter" read "old/$at.$format" >"$at"; done
+}
+
+# killed DELAY VERB ARG...: in a fresh copy, called `now`.
+killed() {
+  local delay=$1
+  shift
+  rm -rf now
+  cp -r "$old" now
+  (cd now && exec "$platter" "$@" >/dev/null 2>&1) &
+  sleep "$delay"
+  kill -KILL $! 2>/dev/null || true
+  wait $! 2>/dev/null || true
+}
+
+# duration VERB ARG...: how many ms it takes when nobody kills it; it must succeed.
+duration() {
+  local begin
+  rm -rf now
+  cp -r "$old" now
+  begin=${EPOCHREALTIME/[.,]/}
+  (cd now && "$platter" "$@" >/dev/null) || return 1
+  echo $(((${EPOCHREALTIME/[.,]/} - begin) / 1000 + 1))
+}
+
+# The states after each verb: the function fails where it is none of those.
+state_compact() { clean "now/base.$1" && shows "now/base.$1" base; }
+state_commit() { clean "now/base.$1" && clean "now/child.$1" && shows "now/child.$1" child; }
+state_rebase() { clean "now/child.$1" && shows "now/child.$1" child; }
+
+state_resize() {
+  local size
+  clean "now/base.$1"
+  "$platter" read "now/base.$1" >got
+  size=$(stat -c %s got)
+  [[ $size = 8388608 || $size = "$2" ]]
+  cp base want
+  truncate -s "$size" want
+  cmp -s got want
+}
+
+state_convert() { shows "now/other.$1" other || shows "now/other.$1" base; }
+
+# After a commit that was cut short the same command brings all of it into the parent.
+again_commit() {
+  (cd now && "$platter" commit "child.$1" >/dev/null)
+  shows "now/base.$1" child
+  shows "now/child.$1" child
+}
+
+# test_verb FORMAT NAME VERB ARG...
+test_verb() {
+  local format=$1 name=$2 i ms delay extra=''
+  shift 2
+  old=$stock/$format/old
+  cp "$stock/$format"/{base,child,other} .
+  [[ $name != resize ]] || extra=$(($(numfmt --from=iec "${*: -1}")))
+  ms=$(duration "$@")
+  state_"$name" "$format" "$extra"
+  for ((i = 0; i < kills; i++)); do
+    delay=$((RANDOM % (ms + ms / 8 + 1)))
+    killed "$(printf '%d.%03d' $((delay / 1000)) $((delay % 1000)))" "$@"
+    state_"$name" "$format" "$extra" || { echo "killed after $delay of $ms ms"; return 1; }
+    [[ $name != commit ]] || again_commit "$format" || { echo "killed after $delay of $ms ms, and committed again"; return 1; }
+  done
+}
+
+for format in vhd vhdx; do
+  (set -e; prepare $format) || exit 1
+  run_test "compact: $format" test_verb $format compact compact "base.$format"
+  run_test "commit: $format" test_verb $format commit commit "child.$format"
+  run_test "rebase: $format" test_verb $format rebase rebase "child.$format" "other.$format"
+  run_test "larger: $format" test_verb $format resize resize "base.$format" 40M
+  run_test "smaller: $format" test_verb $format resize resize --shrink "base.$format" 3M
+  run_test "convert: $format" test_verb $format convert convert --force "base.$format" "other.$format"
+done
+t_done
