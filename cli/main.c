@@ -13,7 +13,7 @@ const struct verb *const verbs[] = {
 	&verb_create, &verb_convert, &verb_resize, &verb_read, &verb_write, &verb_zero, &verb_trim,
 	&verb_compact, &verb_commit, &verb_rebase,
 	/* showing it to others */
-	&verb_mount, &verb_umount, &verb_serve,
+	&verb_mount, &verb_umount, &verb_serve, &verb_device,
 	/* this command */
 	&verb_kinds, &verb_version, &verb_help, NULL,
 };

@@ -179,6 +179,38 @@ int nvme_remove_namespace(struct nvme *c, uint32_t nsid, struct error *err)
 	return retire(c, n, err);
 }
 
+/* ------------------------------------------------------------------ sizes */
+
+int nvme_resize_namespace(struct nvme *c, uint32_t nsid, uint64_t size, struct error *err)
+{
+	_Atomic uint32_t *place = grace_enter(&c->inside);
+	struct nvme_namespace *n = nvme_namespace(c, nsid);
+	struct failure failure = {0};
+	int status = n ? disk_resize(n->disk, size, &(const struct io){.failure = &failure}) : -ENOENT;
+
+	grace_leave(&c->inside, place);
+	if (!n)
+		return error_set(err, -ENOENT, "nvme: namespace %" PRIu32 " not found", nsid);
+	if (status && *failure.text)
+		return error_set(err, status, "nvme: namespace %" PRIu32 ": %s", nsid, failure.text);
+	return status ? error_set_errno(err, status, "nvme: namespace %" PRIu32 ": cannot be resized to %" PRIu64 " bytes",
+					nsid, size)
+		      : 0;
+}
+
+bool nvme_find_namespace(struct nvme *c, uint32_t *nsid, uint64_t *size)
+{
+	_Atomic uint32_t *place = grace_enter(&c->inside);
+	struct nvme_namespace *n = NULL;
+
+	while (*nsid <= c->max_nsid && !(n = nvme_namespace(c, *nsid)))
+		++*nsid;
+	if (n)
+		*size = nvme_namespace_size(n);
+	grace_leave(&c->inside, place);
+	return n;
+}
+
 int nvme_namespaces_end(struct nvme *c, struct error *err)
 {
 	int status = 0;

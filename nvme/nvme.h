@@ -70,8 +70,8 @@ int nvme_destroy(struct nvme *c, struct error *err);
 uint64_t nvme_bar_read(struct nvme *c, uint64_t offset, unsigned size);
 void nvme_bar_write(struct nvme *c, uint64_t offset, unsigned size, uint64_t value);
 
-/* Looks for doorbells that changed in shared memory. From any thread; never waits. */
-void nvme_poll(struct nvme *c);
+/* Looks for doorbells that changed in shared memory; true: some have. From any thread; never waits. */
+bool nvme_poll(struct nvme *c);
 
 /*
  * A conventional reset or function level reset: what was under way has ended, and no memory of the guest's is used any more, when
@@ -93,6 +93,15 @@ int nvme_add_namespace(struct nvme *c, uint32_t nsid, struct disk *disk, const s
  * that is inside a command.
  */
 int nvme_remove_namespace(struct nvme *c, uint32_t nsid, struct error *err);
+
+/*
+ * Changes the size of a namespace's disk (bytes, whole blocks, not 0); guests hear of it. -ENOENT; else as disk_resize(). From any
+ * thread or fiber.
+ */
+int nvme_resize_namespace(struct nvme *c, uint32_t nsid, uint64_t size, struct error *err);
+
+/* The first namespace from *nsid on, and its bytes. False: there is none. From any thread or fiber. */
+bool nvme_find_namespace(struct nvme *c, uint32_t *nsid, uint64_t *size);
 
 /* What has happened, for tests and statistics. Taken at different moments. */
 struct nvme_counters {

@@ -236,11 +236,18 @@ void nvme_bar_write(struct nvme *c, uint64_t offset, unsigned size, uint64_t val
 		write32(c, offset + 4, (uint32_t)(value >> 32));
 }
 
-void nvme_poll(struct nvme *c)
+bool nvme_poll(struct nvme *c)
 {
+	bool any = false;
+
 	for (unsigned i = 0; i < 2 * (c->max_queues + 1); i++) {
 		uint32_t value = atomic_load_explicit(&c->doorbells[i], memory_order_acquire);
+		/* looked at first: most have not changed, and an exchange each would cost a microsecond a call */
+		if (atomic_load_explicit(&c->bells[i].polled, memory_order_relaxed) == value)
+			continue;
 		if (atomic_exchange_explicit(&c->bells[i].polled, value, memory_order_relaxed) != value)
 			wait_signal_raise(&c->bells[i].rung);
+		any = true;
 	}
+	return any;
 }
