@@ -14,13 +14,21 @@ need_guest() {
 }
 
 # boot_guest MODULES SCRIPT ARG... : runs SCRIPT in a guest with these kernel modules; ARG are QEMU's. What the script leaves in
-# /share is in ./share then.
+# /share is in ./share then. guest_qemu is the QEMU to take, if not that of the system.
 boot_guest() {
   local kernel initramfs=$tmp/guest.cpio
   kernel=$("$SHARED/guest/get-kernel") || skip_test "there is no kernel for the guest (get-kernel failed)"
   "$SHARED/guest/make-initramfs" -o "$initramfs" -k "$kernel" --9p -m "$1"
-  mkdir share
-  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t 240 -c "$2" -- "${@:3}"
+  mkdir -p share
+  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t 240 \
+    ${guest_qemu:+--qemu "$guest_qemu"} -c "$2" -- "${@:3}"
+}
+
+# need_newer_qemu: sets guest_qemu to one that is a client of vfio-user.
+need_newer_qemu() {
+  need_shared guest/newer-qemu
+  guest_qemu=$("$SHARED/guest/newer-qemu" 2>/dev/null) ||
+    skip_test "there is no QEMU that is a client of vfio-user (newer-qemu failed; 10.1 or later is)"
 }
 
 # For scripts of guests: `work DEVICE NAME` makes a file system there, with one file, and another that is trimmed
