@@ -45,9 +45,9 @@ static uint64_t min64(uint64_t a, uint64_t b)
 
 static int read_piece(struct compaction *k, uint64_t at, uint64_t length)
 {
-	uint64_t end = container_size(k->v->c), n = at < end ? min64(length, end - at) : 0;
+	uint64_t end = min64(container_size(k->v->c), k->v->footer_at), n = at < end ? min64(length, end - at) : 0;
 
-	memset(k->piece + n, 0, length - n); /* a last block may be there in part */
+	memset(k->piece + n, 0, length - n); /* a last block may be there in part; the footer is none of it */
 	return n ? container_read(k->v->c, k->piece, n, at, &k->io) : 0;
 }
 

@@ -40,6 +40,138 @@ static void test_a_larger_bat_moves(void)
 	drop(r);
 }
 
+static bool is_zero_at(struct recorder *r, uint64_t at, size_t length)
+{
+	unsigned char *data = malloc(length);
+	bool zero;
+
+	load(r, at, data, length);
+	zero = memory_is_zero(data, length);
+	free(data);
+	return zero;
+}
+
+/* What is cut off is given back to the file system, and nothing of it comes back. */
+static void test_what_is_cut_off_is_gone(void)
+{
+	struct recorder *r = make(VHD_DYNAMIC, 1 << 20, 65536);
+	struct disk *d = open_image(r);
+	uint32_t cut, kept;
+
+	put(d, 0, 1, 1 << 20);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	kept = entry_at(r, 5);
+	cut = entry_at(r, 6);
+	CHECK_EQ(vhd_resize(recorder_container(r), &strict, 5 * 65536 + 512, NULL), 0);
+	CHECK_EQ(entry_at(r, 6), VHD_ABSENT);
+	CHECK(is_zero_at(r, (uint64_t)cut * 512 + 512, 65536));
+	CHECK(is_zero_at(r, (uint64_t)kept * 512 + 1024, 65536 - 512));
+	CHECK_EQ(vhd_resize(recorder_container(r), &strict, 1 << 20, NULL), 0);
+	d = open_image(r);
+	CHECK(holds(d, 0, 1, 5 * 65536 + 512));
+	CHECK(holds(d, 5 * 65536 + 512, 0, 10 * 65536 + 65024));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	CHECK_EQ(vhd_resize(recorder_container(r), &strict, VHD_MAX_SECTORS * 512 + 512, NULL), -EINVAL);
+	CHECK_EQ(vhd_resize(recorder_container(r), &strict, 0, NULL), -EINVAL);
+	drop(r);
+}
+
+/* As a shrink leaves it whose tidying did not come to be: blocks behind the end. */
+static void test_blocks_behind_the_end_do_not_come_back(void)
+{
+	struct recorder *r = make(VHD_DYNAMIC, 1 << 20, 65536);
+	struct disk *d = open_image(r);
+	struct vhd_footer f;
+
+	put(d, 0, 1, 1 << 20);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	load_footer(r, &f);
+	vhd_footer_set_size(&f, 1 << 19);
+	store_footer(r, &f);
+	CHECK_EQ(vhd_resize(recorder_container(r), &strict, 1 << 20, NULL), 0);
+	d = open_image(r);
+	CHECK(holds(d, 0, 1, 1 << 19));
+	CHECK(holds(d, 1 << 19, 0, 1 << 19));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	drop(r);
+}
+
+/* The same within one session: bits of a block that was cut off say nothing of the one that comes in its place. */
+static void test_bits_of_what_was_cut_off_are_forgotten(void)
+{
+	struct recorder *r = make(VHD_DIFFERENCING, 1 << 20, 65536);
+	struct disk *d = open_image(r);
+
+	put(d, 0, 1, 1 << 20);
+	CHECK_EQ(disk_flush(d, &io_plain), 0);
+	recorder_fail(r, 1u << RECORDER_ZERO, 1, -EIO);
+	CHECK_EQ(disk_resize(d, 1 << 19, &io_plain), 0);
+	CHECK_EQ(disk_resize(d, 1 << 20, &io_plain), 0);
+	put(d, 10 * 65536, 7, 512);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	d = open_image(r);
+	CHECK(holds(d, 10 * 65536, 7, 512));
+	CHECK(holds(d, 10 * 65536 + 512, 0, 65024));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	drop(r);
+}
+
+/* Bytes between disk and footer of a fixed image belong to nothing, and are no part of what is added. */
+static void test_bytes_before_a_fixed_footer(void)
+{
+	struct recorder *r = make(VHD_FIXED, 1 << 20, 0);
+	unsigned char junk[4096];
+	struct vhd_footer f;
+	struct disk *d;
+
+	load_footer(r, &f);
+	memset(junk, 0x77, sizeof(junk));
+	store(r, 1 << 20, junk, sizeof(junk));
+	store(r, (1 << 20) + sizeof(junk), &f, 512);
+	CHECK_EQ(vhd_resize(recorder_container(r), &strict, 2 << 20, NULL), 0);
+	d = open_image(r);
+	CHECK(holds(d, 1 << 20, 0, 1 << 20));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	CHECK_EQ(end_of(r), (2 << 20) + 512);
+	drop(r);
+}
+
+/* An image as Xen makes them, with a map of 16 blocks that says that all are whole. */
+static struct recorder *make_xen(void)
+{
+	static const unsigned char header[512] = "tdbatmap", map[512] = {0xff, 0xff};
+	struct recorder *r = make(VHD_DYNAMIC, 1 << 20, 65536);
+	struct vhd_footer f;
+	struct disk *d;
+
+	load_footer(r, &f);
+	memcpy(f.creator, "tap", 4);
+	store(r, 2048, header, 512);
+	store(r, 2560, map, 512);
+	store(r, 3072, &f, 512);
+	store_footer(r, &f);
+	d = open_image(r);
+	put(d, 0, 1, 1 << 20);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	CHECK(!is_zero_at(r, 2560, 512));
+	return r;
+}
+
+static void test_maps_of_xen_are_emptied(void)
+{
+	struct recorder *r = make_xen();
+	json_t *report = NULL;
+
+	CHECK_EQ(vhd_resize(recorder_container(r), &strict, 1 << 19, NULL), 0);
+	CHECK(is_zero_at(r, 2560, 512));
+	drop(r);
+	r = make_xen();
+	CHECK_EQ(vhd_compact(recorder_container(r), &strict, &report, NULL), 0);
+	json_decref(report);
+	CHECK(is_zero_at(r, 2560, 512));
+	drop(r);
+}
+
 /* ------------------------------------------------------------------ check and repair */
 
 /* It is found, a dry run changes nothing, and after the repair the image is clean. */
@@ -119,41 +251,65 @@ static void test_entries_are_repaired(void)
 	drop(r);
 }
 
-/*
- * Old Virtual PC writes no more of the last block than the disk has. Here it is also the last in the file, and its bitmap says nothing of what is
- * there.
- */
-static void test_a_last_block_in_part(void)
+#define PARTIAL_SIZE ((1u << 20) - 32768)
+
+/* Old Virtual PC writes no more of the last block than the disk has. Here it is also the last in the file. */
+static struct recorder *make_partial(unsigned char byte)
 {
-	const uint64_t size = (1 << 20) - 32768;
-	struct recorder *r = make(VHD_DYNAMIC, size, 65536);
-	struct container *c = recorder_container(r);
+	struct recorder *r = make(VHD_DYNAMIC, PARTIAL_SIZE, 65536);
 	struct disk *d = open_image(r);
 	unsigned char bitmap[512] = {0};
 	struct vhd_footer f;
 	uint64_t end;
 
-	put(d, size - 32768, 3, 32768);
+	put(d, PARTIAL_SIZE - 32768 - 65536, 2, 65536);
+	put(d, PARTIAL_SIZE - 32768, 3, 32768);
+	if (!byte)
+		CHECK_EQ(disk_write_zeroes(d, PARTIAL_SIZE - 32768, 32768, &io_plain), 0);
 	CHECK_EQ(disk_close(d, NULL), 0);
 	memset(bitmap, 0xff, 8);
 	store(r, (uint64_t)entry_at(r, 15) * 512, bitmap, 512);
 	end = (uint64_t)entry_at(r, 15) * 512 + 512 + 32768;
 	load_footer(r, &f);
-	CHECK_EQ(container_set_size(c, end, NULL), 0);
+	CHECK_EQ(container_set_size(recorder_container(r), end, NULL), 0);
 	store(r, end, &f, 512);
+	return r;
+}
+
+static void test_a_last_block_in_part(void)
+{
+	struct recorder *r = make_partial(3);
+	struct container *c = recorder_container(r);
+	struct disk *d;
+
 	CHECK_EQ(problems_of(r, false, NULL), 0); /* where a bit is clear there is the footer, which is no data */
 	CHECK_EQ(c->ops->zero(c, (uint64_t)entry_at(r, 15) * 512, 512, false, &io_plain), 0);
 	CHECK_EQ(problems_of(r, false, "block 15: its bitmap"), 1);
-	CHECK_EQ(problems_of(r, true, NULL), 1);
+	CHECK_EQ(problems_of(r, true, "block 15: its bitmap"), 1);
 	CHECK_EQ(problems_of(r, false, NULL), 0);
 	d = open_image(r);
-	CHECK(holds(d, size - 32768, 3, 32768));
+	CHECK(holds(d, PARTIAL_SIZE - 32768, 3, 32768));
 	put(d, 0, 1, 65536); /* another block does not come to lie over what the last one may be yet */
 	CHECK_EQ(disk_resize(d, 1 << 20, &io_plain), 0);
-	CHECK(holds(d, size, 0, 32768));
-	put(d, size, 4, 32768);
+	CHECK(holds(d, PARTIAL_SIZE, 0, 32768));
+	put(d, PARTIAL_SIZE, 4, 32768);
 	CHECK(holds(d, 0, 1, 65536));
-	CHECK(holds(d, size - 32768, 3, 32768));
+	CHECK(holds(d, PARTIAL_SIZE - 32768, 3, 32768));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	CHECK_EQ(problems_of(r, false, NULL), 0);
+	drop(r);
+}
+
+static void test_a_last_block_in_part_grows(void)
+{
+	struct recorder *r = make_partial(3);
+	struct disk *d;
+
+	CHECK_EQ(vhd_resize(recorder_container(r), &strict, 1 << 20, NULL), 0);
+	d = open_image(r);
+	CHECK(holds(d, PARTIAL_SIZE, 0, 32768));
+	put(d, PARTIAL_SIZE, 4, 32768);
+	CHECK(holds(d, PARTIAL_SIZE - 32768, 3, 32768));
 	CHECK_EQ(disk_close(d, NULL), 0);
 	CHECK_EQ(problems_of(r, false, NULL), 0);
 	drop(r);
@@ -324,6 +480,125 @@ static void test_compact(void)
 	drop(r);
 }
 
+static void check_compact(struct recorder *r, int64_t dropped, int64_t moved)
+{
+	json_t *report = NULL;
+
+	CHECK_EQ(vhd_compact(recorder_container(r), &strict, &report, NULL), 0);
+	CHECK_EQ(json_integer_value(json_object_get(report, "dropped")), dropped);
+	CHECK_EQ(json_integer_value(json_object_get(report, "moved")), moved);
+	json_decref(report);
+	CHECK_EQ(problems_of(r, false, NULL), 0);
+}
+
+/* What is not in the file of a last block is zero. */
+static void test_compact_of_what_is_there_in_part(void)
+{
+	struct recorder *r = make_partial(0);
+
+	check_compact(r, 1, 0);
+	drop(r);
+	r = make_partial(3);
+	check_compact(r, 0, 0);
+	drop(r);
+}
+
+static void clear_bitmap(struct recorder *r, uint32_t block)
+{
+	struct container *c = recorder_container(r);
+
+	CHECK_EQ(c->ops->zero(c, (uint64_t)entry_at(r, block) * 512, 512, false, &io_plain), 0);
+}
+
+/* Any bit keeps a block, and where bits count none drops it, whatever its data. */
+static void test_compact_goes_by_bits(void)
+{
+	struct recorder *r = make(VHD_DIFFERENCING, 1 << 20, 65536);
+	struct disk *d = open_image(r);
+
+	put(d, 100 * 512, 5, 512);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	check_compact(r, 0, 0);
+	d = open_image(r);
+	CHECK(holds(d, 100 * 512, 5, 512));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	drop(r);
+	r = make_xen();
+	clear_bitmap(r, 15);
+	check_compact(r, 1, 0);
+	drop(r);
+}
+
+/* A block that is mostly a hole comes to lie where another one's data was. */
+static void test_compact_leaves_nothing_of_what_was_there(void)
+{
+	struct recorder *r = make(VHD_DIFFERENCING, 8 << 20, 2 << 20);
+	struct disk *d = open_image(r);
+
+	put(d, 0, 1, 2 << 20);
+	put(d, 6 << 20, 5, 1 << 20);
+	put(d, 7 << 20, 0, 1 << 20);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	clear_bitmap(r, 0);
+	check_compact(r, 1, 1);
+	d = open_image(r);
+	CHECK(holds(d, 6 << 20, 5, 1 << 20));
+	CHECK(holds(d, 7 << 20, 0, 1 << 20));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	drop(r);
+}
+
+/* A block that ends where a place of ours begins, and a BAT that reaches behind where the first would be. */
+static void test_compact_around_what_others_have_laid(void)
+{
+	struct recorder *r = make(VHD_DYNAMIC, 1 << 20, 65536);
+	struct disk *d = open_image(r);
+	unsigned char block[129 * 512];
+	uint32_t first;
+
+	put(d, 0, 1, 6 * 65536);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	first = entry_at(r, 0);
+	load(r, (uint64_t)first * 512, block, sizeof(block));
+	set_entry(r, 1, VHD_ABSENT);
+	set_entry(r, 2, VHD_ABSENT);
+	store(r, (uint64_t)(first + 7) * 512, block, sizeof(block));
+	set_entry(r, 0, first + 7);
+	check_compact(r, 0, 2);
+	CHECK_EQ(entry_at(r, 5), first + 7 + 129);
+	d = open_image(r);
+	CHECK(holds(d, 0, 1, 65536));
+	CHECK(holds(d, 3 * 65536, 1, 3 * 65536));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	drop(r);
+
+	r = make(VHD_DYNAMIC, 4 << 20, 4096);
+	d = open_image(r);
+	put(d, 0, 1, 1 << 20);
+	CHECK_EQ(disk_write_zeroes(d, 0, 65536, &io_plain), 0);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	check_compact(r, 16, 16);
+	d = open_image(r);
+	CHECK(holds(d, 0, 0, 65536));
+	CHECK(holds(d, 65536, 1, (1 << 20) - 65536));
+	CHECK_EQ(disk_close(d, NULL), 0);
+	drop(r);
+}
+
+static void test_compact_of_nothing(void)
+{
+	struct recorder *r = make(VHD_DYNAMIC, 1 << 20, 65536);
+	uint64_t made = end_of(r);
+	struct disk *d = open_image(r);
+
+	put(d, 0, 1, 1 << 20);
+	CHECK_EQ(disk_write_zeroes(d, 0, 1 << 20, &io_plain), 0);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	check_compact(r, 16, 0);
+	CHECK_EQ(end_of(r), made);
+	drop(r);
+}
+
 static void test_compact_survives_power_cuts(void)
 {
 	struct recorder *r = make_sparse();
@@ -348,10 +623,16 @@ static void test_compact_survives_power_cuts(void)
 int main(void)
 {
 	TAP_RUN(test_a_larger_bat_moves);
+	TAP_RUN(test_what_is_cut_off_is_gone);
+	TAP_RUN(test_blocks_behind_the_end_do_not_come_back);
+	TAP_RUN(test_bits_of_what_was_cut_off_are_forgotten);
+	TAP_RUN(test_bytes_before_a_fixed_footer);
+	TAP_RUN(test_maps_of_xen_are_emptied);
 	TAP_RUN(test_footers_are_repaired);
 	TAP_RUN(test_checksums_are_repaired);
 	TAP_RUN(test_entries_are_repaired);
 	TAP_RUN(test_a_last_block_in_part);
+	TAP_RUN(test_a_last_block_in_part_grows);
 	TAP_RUN(test_bitmaps_are_repaired);
 	TAP_RUN(test_writers_fill_bitmaps);
 	TAP_RUN(test_many_problems);
@@ -359,6 +640,11 @@ int main(void)
 	TAP_RUN(test_a_repair_of_what_is_read_only);
 	TAP_RUN(test_info_and_map);
 	TAP_RUN(test_compact);
+	TAP_RUN(test_compact_of_what_is_there_in_part);
+	TAP_RUN(test_compact_goes_by_bits);
+	TAP_RUN(test_compact_leaves_nothing_of_what_was_there);
+	TAP_RUN(test_compact_around_what_others_have_laid);
+	TAP_RUN(test_compact_of_nothing);
 	TAP_RUN(test_compact_survives_power_cuts);
 	return TAP_DONE();
 }

@@ -510,6 +510,32 @@ static void test_specs_that_cannot_be(void)
 	check_spec_refused("", "cannot open");
 }
 
+/* The BAT of a large one says of all blocks that they are absent; only a full image has its space allocated; all is durable. */
+static void test_new_images(void)
+{
+	struct recorder *r = make(VHD_DYNAMIC, UINT64_C(40) << 30, 2 << 20);
+	unsigned char *bat = malloc(20480 * 4), *ones = malloc(20480 * 4);
+	struct vhd_header h;
+
+	load(r, 1536, bat, 20480 * 4);
+	memset(ones, 0xff, 20480 * 4);
+	CHECK_MEM(bat, ones, 20480 * 4);
+	load_header(r, &h);
+	CHECK_EQ(h.next, UINT64_MAX);
+	drop(r);
+	for (unsigned full = 0; full < 2; full++) {
+		const struct vhd_create_options o = {.type = VHD_FIXED, .size = 1 << 20, .full = full};
+		r = recorder_create("a.vhd");
+		recorder_begin(r);
+		CHECK_EQ(vhd_create(recorder_container(r), &o, NULL), 0);
+		CHECK_EQ(recorder_count(r, RECORDER_ZERO), full);
+		CHECK_EQ(recorder_states(r, recorder_calls(r), UNFLUSHED_ANY), 1);
+		drop(r);
+	}
+	free(bat);
+	free(ones);
+}
+
 /* ------------------------------------------------------------------ chains */
 
 static struct disk *open_spec(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -663,6 +689,42 @@ static void test_raw_parents(void)
 	CHECK_EQ(disk_close(d, NULL), 0);
 }
 
+static const struct vhd_locator *locator_of(const struct vhd_header *h, const char code[4])
+{
+	for (unsigned i = 0; i < VHD_LOCATORS; i++)
+		if (!memcmp(h->locators[i].code, code, 4))
+			return &h->locators[i];
+	return NULL;
+}
+
+/* As other programs read it: the length in bytes, the space in whole sectors, in bytes; a URL of plain signs. */
+static void test_how_parents_are_named(void)
+{
+	static const unsigned char name[] = "\0p\0 \0\xe4\0.\0v\0h\0d\0", relative[] = ".\0\\\0p\0 \0\xe4\0.\0v\0h\0d\0";
+	struct recorder *r = recorder_create("child");
+	const struct vhd_locator *url;
+	unsigned char text[512];
+	struct vhd_header h;
+	char parent[300];
+
+	snprintf(parent, sizeof(parent), "%s", tmppath("p \xc3\xa4.vhd"));
+	CHECK_EQ(disk_close(open_spec("vhd:\"%s\";create=1M", parent), NULL), 0);
+	CHECK_EQ(disk_close(open_spec("vhd:%s;create;type=differencing;parent=\"vhd:%s\"", tmppath("named.vhd"), parent), NULL), 0);
+	CHECK(recorder_load(r, tmppath("named.vhd")));
+	load_header(r, &h);
+	CHECK_MEM(h.parent_name, name, sizeof(name) - 1);
+	CHECK_EQ(be32toh(locator_of(&h, "W2ru")->length), sizeof(relative) - 1);
+	CHECK_EQ(be32toh(locator_of(&h, "W2ru")->space), 512);
+	load(r, be64toh(locator_of(&h, "W2ru")->offset), text, 512);
+	CHECK_MEM(text, relative, sizeof(relative) - 1);
+	url = locator_of(&h, "MacX");
+	memset(text, 0, sizeof(text));
+	load(r, be64toh(url->offset), text, be32toh(url->length));
+	CHECK(!memcmp(text, "file:///", 8));
+	CHECK(strstr((char *)text, "/p%20%C3%A4.vhd") != NULL);
+	drop(r);
+}
+
 /* The way from one folder to another, and names that cannot be UTF-16. */
 static void test_names_of_parents(void)
 {
@@ -706,12 +768,14 @@ int main(void)
 	TAP_RUN(test_failures_are_told_and_passed);
 	TAP_RUN(test_closing_cuts_what_was_reserved);
 	TAP_RUN(test_creating_is_refused_where_it_makes_no_sense);
+	TAP_RUN(test_new_images);
 	TAP_RUN(test_specs_that_cannot_be);
 	TAP_RUN(test_chains);
 	TAP_RUN(test_parents_are_shared_with_readers_only);
 	TAP_RUN(test_changed_parents_are_refused);
 	TAP_RUN(test_cycles);
 	TAP_RUN(test_raw_parents);
+	TAP_RUN(test_how_parents_are_named);
 	TAP_RUN(test_names_of_parents);
 	return TAP_DONE();
 }
