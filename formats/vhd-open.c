@@ -18,6 +18,11 @@
 #define SCAN_PIECE (256u << 10)
 #define MAX_LOCATOR (64u << 10)
 
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* ------------------------------------------------------------------ the footer */
 
 struct opening {
@@ -160,6 +165,8 @@ static int load_header(struct opening *o)
 
 	if (at % VHD_SECTOR)
 		return error_set(o->err, -EINVAL, "footer: offset %" PRIu64 " of the dynamic header is not a whole sector", at);
+	if (at < VHD_SECTOR)
+		return error_set(o->err, -EINVAL, "footer: a dynamic header at 0 lies over the copy of the footer");
 	if (at > container_size(v->c) || container_size(v->c) - at < sizeof(v->header))
 		return error_set(o->err, -EINVAL, "footer: a dynamic header at %" PRIu64 " ends behind the file", at);
 	status = container_load(v->c, &v->header, sizeof(v->header), at, o->err);
@@ -171,7 +178,8 @@ static int check_bat(struct opening *o)
 	struct vhd *v = o->v;
 	uint32_t block = be32toh(v->header.block_size), entries = be32toh(v->header.max_entries);
 	uint32_t needed = vhd_blocks_of(atomic_load(&v->size), block);
-	uint64_t at = be64toh(v->header.bat_offset), size = container_size(v->c), room;
+	uint64_t at = be64toh(v->header.bat_offset), size = min64(container_size(v->c), v->footer_at), room;
+	uint64_t header = be64toh(v->footer.data_offset);
 	uint32_t most;
 
 	if (entries < needed)
@@ -182,6 +190,9 @@ static int check_bat(struct opening *o)
 		return error_set(o->err, -EINVAL,
 				 "dynamic header: a BAT of %" PRIu32 " entries at %" PRIu64 " ends behind the file, which has %" PRIu64 " bytes",
 				 needed, at, size);
+	if (at < VHD_SECTOR || (at < header + sizeof(v->header) && header < at + (uint64_t)needed * 4))
+		return error_set(o->err, -EINVAL, "dynamic header: a BAT of %" PRIu32 " entries at %" PRIu64 " lies over %s", needed, at,
+				 at < VHD_SECTOR ? "the copy of the footer" : "the header");
 	most = (uint32_t)(VHD_MAX_SECTORS * VHD_SECTOR / block + 1);
 	if (most < needed)
 		most = needed;
@@ -252,11 +263,6 @@ static int refuse_entry(void *context, uint32_t block, uint32_t at, const char *
 	error_set(err, -EINVAL, "BAT entry %" PRIu32 ", sector %" PRIu32 ": the block overlaps %s", block, at, what);
 	error_hint(err, "open it with ;ro, or repair it with platter check");
 	return -EINVAL;
-}
-
-static uint64_t min64(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
 }
 
 /* What of the block is used: what is behind the end of the disk need not be there. */
@@ -464,10 +470,9 @@ static int finish_growth(struct vhd *v, struct error *err)
 static int mend_copy(struct vhd *v, struct error *err)
 {
 	struct vhd_footer copy;
-	bool has_copy = v->type != VHD_FIXED && be64toh(v->footer.data_offset) >= VHD_SECTOR && v->bat_offset >= VHD_SECTOR;
 	int status;
 
-	if (!has_copy || v->footer_missing || vhd_footer_check(&v->footer, VHD_STRICT, "", NULL))
+	if (v->type == VHD_FIXED || v->footer_missing || vhd_footer_check(&v->footer, VHD_STRICT, "", NULL))
 		return 0;
 	status = container_load(v->c, &copy, sizeof(copy), 0, err);
 	if (status || !memcmp(&copy, &v->footer, sizeof(copy)))

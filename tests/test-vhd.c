@@ -152,6 +152,7 @@ static void test_footers_that_cannot_be(void)
 	check_bad_footer(0, "konectix", 8, "does not begin with 'conectix'");
 	check_bad_footer(12, "\0\2", 2, "version 2.0 is not 1.x");
 	check_bad_footer(16, "\0\0\0\0\0\0\2\1", 8, "not a whole sector");
+	check_bad_footer(16, "\0\0\0\0\0\0\0\0", 8, "lies over the copy of the footer");
 	check_bad_footer(16, "\x7f\0\0\0\0\0\0\0", 8, "ends behind the file");
 	check_bad_footer(48, "\0\0\0\0\0\0\0\1", 8, "a size of 1 bytes is impossible");
 	check_bad_footer(48, "\xff\0\0\0\0\0\0\0", 8, "is impossible");
@@ -165,6 +166,9 @@ static void test_headers_that_cannot_be(void)
 	check_bad_header(0, "kxsparse", 8, "does not begin with 'cxsparse'");
 	check_bad_header(16, "\0\0\0\0\0\0\2\1", 8, "not a whole sector");
 	check_bad_header(16, "\xff\xff\xff\xff\xff\xff\xfe\0", 8, "ends behind the file");
+	check_bad_header(16, "\0\0\0\0\0\0\0\0", 8, "lies over the copy of the footer");
+	check_bad_header(16, "\0\0\0\0\0\0\4\0", 8, "lies over the header");
+	check_bad_header(16, "\0\0\0\0\0\0\x8\0", 8, "ends behind the file"); /* where the footer is */
 	check_bad_header(24, "\0\3", 2, "version 3.0");
 	check_bad_header(28, "\0\0\0\1", 4, "too few for 16 blocks");
 	check_bad_header(32, "\0\1\2\0", 4, "not a power of two");
