@@ -265,17 +265,16 @@ static uint32_t sectors_inside(const struct vhd *v, uint32_t block)
 	return (uint32_t)((rest < vhd_block_bytes(v) ? rest : vhd_block_bytes(v)) / VHD_SECTOR);
 }
 
-/* A bit that is clear over data: who looks at bitmaps reads zeroes there. */
+/* A bit that is clear over data, in a block that is inside of the file: who looks at bitmaps reads zeroes there. */
 static int hides_data(struct check *k, uint32_t at, const struct vhd_bitmap *b, unsigned char *piece, bool *hides)
 {
 	struct vhd *v = k->v;
-	uint64_t end = container_size(v->c);
 	uint32_t sectors = sectors_inside(v, b->block);
 	int status = 0;
 
 	for (uint32_t i = 0; i < sectors && !*hides && !status; i++) {
 		uint64_t from = vhd_data_of(v, at) + (uint64_t)i * VHD_SECTOR;
-		if (atomic_load(&b->bits[i / 64]) << i % 64 >> 63 || from + VHD_SECTOR > end)
+		if (atomic_load(&b->bits[i / 64]) << i % 64 >> 63)
 			continue;
 		status = container_read(v->c, piece, VHD_SECTOR, from, &k->io);
 		*hides = !status && !memory_is_zero(piece, VHD_SECTOR);
@@ -321,7 +320,7 @@ static int check_blocks(struct check *k)
 			continue;
 		k->nr_blocks++;
 		k->used += vhd_block_sectors(v) * VHD_SECTOR;
-		if (!v->bitmaps_count && vhd_data_of(v, at) < container_size(v->c))
+		if (!v->bitmaps_count && at && vhd_data_of(v, at) + (uint64_t)sectors_inside(v, block) * VHD_SECTOR <= container_size(v->c))
 			status = check_bitmap(k, p, block, at);
 	}
 	return status;

@@ -238,6 +238,7 @@ static void test_checksums_are_repaired(void)
 static void test_entries_are_repaired(void)
 {
 	struct recorder *r = make_used();
+	struct container *c = recorder_container(r);
 	struct disk *d;
 
 	set_entry(r, 7, entry_at(r, 2));
@@ -248,6 +249,11 @@ static void test_entries_are_repaired(void)
 	d = open_image(r);
 	CHECK(holds(d, 0, 1, 1 << 18));
 	CHECK_EQ(disk_close(d, NULL), 0);
+	CHECK_EQ(c->ops->zero(c, end_of(r) - 512, 512, false, &io_plain), 0);
+	set_entry(r, 9, (uint32_t)(end_of(r) / 512) - 2); /* there in part: one sector of its data */
+	CHECK_EQ(problems_of(r, false, "no footer at the end"), 2);
+	set_entry(r, 9, 0);
+	CHECK_EQ(problems_of(r, false, "no footer at the end"), 2);
 	drop(r);
 }
 
