@@ -3,8 +3,10 @@
 #include "tests/vhdx-lab.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 
 #include "formats/crc32c.h"
+#include "tests/contract.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -275,8 +277,64 @@ static void test_compact_a_child(void)
 	check_compact(true);
 }
 
+/* ------------------------------------------------------------------ what opening and looking costs */
+
+static uint64_t bytes_in_use(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+/* Opened as a layer, so that it is the format's work alone; `bitmaps`: with a parent. Neither depends on the size of the disk. */
+static void check_opening(uint64_t size, bool bitmaps)
+{
+	struct vhdx_create_options o = {.size = size, .block_size = MIB, .has_parent = bitmaps, .parent_relative = ".\\p.vhdx"};
+	struct recorder *r = lab_create(&o);
+	uint64_t before = bytes_in_use(), after;
+	CLEANUP_ERROR struct error err = {0};
+	struct layer *l;
+
+	REQUIRE(vhdx_layer_open(recorder_container(r), &l, &err) == 0);
+	after = bytes_in_use();
+	CHECK(recorder_count(r, RECORDER_READ) <= 12);
+	CHECK_EQ(recorder_calls(r), 0);
+	if (contract_slowness() == 1) /* checkers count in another way */
+		CHECK(after - before < 256 * 1024);
+	CHECK_EQ(l->ops->close(l, false, &err), 0);
+}
+
+static void test_opening_reads_and_takes_little(void)
+{
+	check_opening(MIB, false);
+	check_opening(UINT64_C(64) << 40, false);
+	check_opening(UINT64_C(64) << 40, true);
+}
+
+/* Where nothing is, a page of the table is read for each 512 entries, and nothing else. */
+static void test_an_empty_disk_is_looked_over_by_its_table(void)
+{
+	uint64_t size = UINT64_C(20) << 30;
+	struct recorder *r = lab_create(&(struct vhdx_create_options){.size = size, .block_size = MIB});
+	struct disk *d = lab_open(recorder_container(r), "empty");
+	unsigned before;
+	CLEANUP_EXTENTS struct extents e = {0};
+
+	REQUIRE(d != NULL);
+	before = recorder_count(r, RECORDER_READ);
+	extents_init(&e, 0, size, SIZE_MAX);
+	CHECK_EQ(disk_extents(d, &e, &io_plain), 0);
+	REQUIRE(e.count == 1);
+	CHECK_EQ(e.list[0].length, size);
+	CHECK_EQ(e.list[0].flags, EXTENT_ZERO | EXTENT_HOLE);
+	CHECK_EQ(recorder_count(r, RECORDER_READ) - before, 41); /* 20 * 1024 entries, and four of sector bitmaps between them */
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
 int main(void)
 {
+	TAP_RUN(test_opening_reads_and_takes_little);
+	TAP_RUN(test_an_empty_disk_is_looked_over_by_its_table);
 	TAP_RUN(test_growing_shows_zeroes);
 	TAP_RUN(test_a_table_moves_when_it_is_too_short);
 	TAP_RUN(test_a_child_grows_with_zeroes);
