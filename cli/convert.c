@@ -62,7 +62,7 @@ static int verify(const struct copy *c, struct error *err)
 }
 
 /* All but opening and naming. */
-static int copy_all(const struct verb_arguments *a, struct disk *from, const struct target *t, struct progress *progress,
+static int copy_all(const struct verb_arguments *a, struct disk *from, struct target *t, struct progress *progress,
 		    struct error *err)
 {
 	struct copy c = {
@@ -85,7 +85,7 @@ static int copy_all(const struct verb_arguments *a, struct disk *from, const str
 	if (!status)
 		status = copy_run(&c, err);
 	if (!status && !a->options[OPTION_NO_FLUSH])
-		status = flush_disk(t->disk, "DST", err);
+		status = target_flush(t, err);
 	if (!status && a->options[OPTION_VERIFY])
 		status = verify(&c, err);
 	return status;

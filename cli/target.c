@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/sweep.h"
 #include "cli/tools.h"
 #include "core/file-lock.h"
 #include "core/host-file.h"
@@ -32,11 +33,14 @@
 struct top {
 	struct disk disk;
 	_Atomic bool unflushed;
+	_Atomic bool flushed; /* and nothing is written any more */
 };
 
 static int top_flush(struct disk *d, const struct io *io)
 {
-	return atomic_load(&((struct top *)d)->unflushed) ? 0 : disk_flush(d->children[0], io);
+	struct top *t = (struct top *)d;
+
+	return atomic_load(&t->unflushed) || atomic_load(&t->flushed) ? 0 : disk_flush(d->children[0], io);
 }
 
 static const struct disk_ops top_ops = {
@@ -51,6 +55,7 @@ static int put_on_top(struct disk *below, bool flushed, struct disk **out, struc
 	if (!t)
 		return error_set(err, -ENOMEM, "no memory");
 	atomic_init(&t->unflushed, !flushed);
+	atomic_init(&t->flushed, false);
 	disk_inherit(&t->disk);
 	status = disk_publish(&t->disk, disk_size(below), err);
 	if (status) {
@@ -253,6 +258,15 @@ static int name_it(struct target *t, bool durable, struct error *err)
 	}
 	status = durable ? host_file_sync_folder(t->path) : 0;
 	return status ? error_set_errno(err, status, "folder of '%s'", t->path) : 0;
+}
+
+int target_flush(struct target *t, struct error *err)
+{
+	int status = flush_disk(t->disk, "DST", err);
+
+	if (!status)
+		atomic_store(&((struct top *)t->top)->flushed, true);
+	return status;
 }
 
 int target_finish(struct target *t, struct error *err)

@@ -37,6 +37,9 @@ struct target_request {
  */
 int target_open(struct target *t, const struct target_request *request, struct error *err);
 
+/* Makes it durable, and says so on failure. Nothing may be written afterwards: target_finish() does not do it again. */
+int target_flush(struct target *t, struct error *err);
+
 /* Makes it durable (unless that was not asked for), closes it, and gives a new one its name. Whatever failed, nothing is left open. */
 int target_finish(struct target *t, struct error *err);
 
