@@ -161,15 +161,23 @@ static int make_page(void)
 	return fd;
 }
 
-/* Puts another page there, in one step for who looks at it meanwhile. Where none can be had the old one stays. */
+/*
+ * Puts another page there, in one step for who looks at it meanwhile: by mremap(2), since TSan takes what mmap(2) does to a page for a
+ * write of its own. Where none can be had the old one stays.
+ */
 static void left(struct vmm_device *device)
 {
 	struct nvme_device *d = (struct nvme_device *)device;
 	int fd = d->page ? make_page() : -1;
+	void *page;
 
 	if (fd < 0)
 		return;
-	if (mmap(d->page, NVME_BAR_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+	page = mmap(NULL, NVME_BAR_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED ||
+	    mremap(page, NVME_BAR_BYTES, NVME_BAR_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, d->page) == MAP_FAILED) {
+		if (page != MAP_FAILED)
+			munmap(page, NVME_BAR_BYTES);
 		close(fd);
 		return;
 	}
