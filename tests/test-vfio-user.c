@@ -486,7 +486,7 @@ static void test_memory_is_cut_and_joined_under_queues(void)
 	for (unsigned i = 0; i < 50; i++) {
 		uint64_t cut = (1 + i % 60) * PAGE;
 		struct nvme_sqe sqe = {.opcode = NVME_IO_READ, .nsid = put32(1), .cdw12 = put32(7)};
-		uint16_t cid, status;
+		uint16_t cid, status = 0xffff;
 		sqe.prp1 = put64(client_address(&c, c.ram + (i % 8 + 100) * PAGE));
 		client_submit(&q, &sqe);
 		client_ring(&q);
@@ -495,7 +495,8 @@ static void test_memory_is_cut_and_joined_under_queues(void)
 		CHECK_EQ(client_map(&c, CLIENT_RAM + cut, CLIENT_RAM_BYTES - cut, cut, c.ram_fd), 0);
 		for (unsigned n = 0; n < 5000 && !client_poll(&q, &cid, &status); n++)
 			wait_sleep(1000000);
-		CHECK_EQ(status, 0);
+		if (!CHECK_EQ(status, 0))
+			break; /* the queue is lost */
 		client_ack(&q);
 	}
 	part(&s, &c);

@@ -50,8 +50,11 @@
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-/* What was taken away may come back for so long. The messages of one change come within a few milliseconds. */
-#define LIMBO_NS UINT64_C(50000000)
+/*
+ * What was taken away may come back for so long. The messages of one change come within a few milliseconds, but on a busy machine the
+ * client may not run for many times that.
+ */
+#define LIMBO_NS UINT64_C(500000000)
 
 /* Ranges in limbo at a time; of more, the oldest are faults at once. */
 #define LIMBO_RANGES 64u
