@@ -61,12 +61,9 @@ struct verb {
 /* Every verb, ended by NULL. */
 extern const struct verb *const verbs[];
 
-extern const struct verb verb_bench, verb_check, verb_commit, verb_compact, verb_compare, verb_convert, verb_create, verb_device, verb_hash, verb_help,
-	verb_info, verb_kinds, verb_map, verb_measure, verb_mount, verb_read, verb_rebase, verb_resize, verb_serve, verb_trim, verb_umount,
-	verb_version, verb_write, verb_zero;
-extern const struct verb verb_bench, verb_check, verb_commit, verb_compact, verb_compare, verb_convert,
-	verb_create, verb_hash, verb_help, verb_info, verb_kinds, verb_map, verb_measure, verb_mount, verb_read,
-	verb_rebase, verb_resize, verb_serve, verb_trim, verb_umount, verb_version, verb_write, verb_zero;
+extern const struct verb verb_bench, verb_check, verb_commit, verb_compact, verb_compare, verb_convert, verb_create,
+	verb_device, verb_hash, verb_help, verb_info, verb_kinds, verb_map, verb_measure, verb_mount, verb_read, verb_rebase,
+	verb_resize, verb_serve, verb_trim, verb_umount, verb_version, verb_write, verb_zero;
 
 /* The verb called `name`; NULL, after having said so, when there is none. */
 const struct verb *verb_find(const char *name);
