@@ -468,6 +468,7 @@ static void test_equal_deadlines_fire_in_order_of_arming(void)
 /* ------------------------------------------------------------------ sleep */
 
 static unsigned sleepers_asleep, sleepers_most, sleepers_order[16], nr_sleepers;
+static uint64_t sleepers_begin;
 
 static void concurrent_sleeper(void *argument)
 {
@@ -496,8 +497,11 @@ LOOP_TESTS(sleepers_overlap)
 static void ordered_sleeper(void *argument)
 {
 	unsigned *next = argument, me = (*next)++, turn = me * 7 % 16;
+	uint64_t now = wait_now();
 
-	wait_sleep((turn + 1) * 3 * MS);
+	if (me == 0)
+		sleepers_begin = now + 100 * MS; /* all have started by then, on a busy machine, too */
+	wait_sleep(sleepers_begin + turn * 3 * MS - now);
 	sleepers_order[nr_sleepers++] = turn;
 }
 
