@@ -502,6 +502,34 @@ static void test_memory_is_cut_and_joined_under_queues(void)
 	part(&s, &c);
 }
 
+/*
+ * A command that waits for memory to come back holds other memory. An unmap is answered nevertheless: only a client that has its answer
+ * can bring back the first.
+ */
+static void test_unmap_beside_a_command_that_waits_for_memory(void)
+{
+	struct client_queue admin, q;
+	struct vfio_client c;
+	struct server s;
+	struct nvme_sqe sqe = {.opcode = NVME_IO_READ, .nsid = put32(1), .cdw12 = put32(7)};
+	uint16_t cid, status = 0xffff;
+
+	meet(&s, &c);
+	CHECK_EQ(client_add_ram(&c, true), 0);
+	REQUIRE(client_enable(&c, &admin) && client_create_queue(&admin, &q, 1, 16, false));
+	sqe.prp1 = put64(client_address(&c, c.ram + 100 * PAGE));
+	CHECK_EQ(client_unmap(&c, CLIENT_RAM + 100 * PAGE, PAGE), 0);
+	client_submit(&q, &sqe);
+	client_ring(&q);
+	wait_sleep(20000000);
+	CHECK_EQ(client_unmap(&c, CLIENT_RAM + 200 * PAGE, PAGE), 0);
+	CHECK_EQ(client_map(&c, CLIENT_RAM + 100 * PAGE, PAGE, 100 * PAGE, c.ram_fd), 0);
+	for (unsigned n = 0; n < 5000 && !client_poll(&q, &cid, &status); n++)
+		wait_sleep(1000000);
+	CHECK_EQ(status, 0);
+	part(&s, &c);
+}
+
 /* ------------------------------------------------------------------ resets */
 
 static void check_is_fresh(struct vfio_client *c)
@@ -803,6 +831,7 @@ int main(void)
 	TAP_RUN(test_interrupts_of_completions);
 	TAP_RUN(test_no_master_no_data);
 	TAP_RUN(test_memory_is_cut_and_joined_under_queues);
+	TAP_RUN(test_unmap_beside_a_command_that_waits_for_memory);
 	TAP_RUN(test_function_level_reset);
 	TAP_RUN(test_a_client_vanishes);
 	TAP_RUN(test_a_client_with_mapped_doorbells_vanishes);

@@ -57,7 +57,7 @@ static int find(struct guest_memory *m, uint64_t address, size_t length, unsigne
 /* Waits until what was taken away will not come back. */
 static void leave_limbo(void)
 {
-	wait_sleep(510000000);
+	wait_sleep(1010000000);
 }
 
 static void test_a_region_is_where_it_was_added(void)

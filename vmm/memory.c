@@ -23,7 +23,8 @@
  *
  * What is taken away may come back at once, as RAM that is cut and joined does, and a queue that lies in it must not fail for the
  * time between two messages. So an address that lately had memory is not a fault yet: guest_memory_map() has it copied, and
- * guest_memory_copy() waits, for at most LIMBO_NS, until it is there again.
+ * guest_memory_copy() waits, for at most LIMBO_NS, until it is there again. It may do so in a hold, which keeps guest_memory_settle()
+ * waiting: who would bring the memory back after that asks guest_memory_is_missed(), and goes on.
  *
  * A client can shorten the file that its memory is. Our copies answer with an error then (core/safe-copy.h); but a disk that
  * copies by itself faults. The handler of SIGBUS puts empty memory there and marks the mapping broken, from when on it is not found
@@ -101,6 +102,7 @@ struct guest_memory {
 	struct limbo limbo[LIMBO_RANGES];
 	unsigned next_limbo;
 	_Atomic uint64_t limbo_until_ns; /* the latest of all; read without the lock */
+	_Atomic unsigned missing;        /* copies that wait for memory to come back */
 };
 
 /* ------------------------------------------------------------------ SIGBUS */
@@ -477,6 +479,11 @@ void guest_memory_settle(struct guest_memory *m)
 	}
 }
 
+bool guest_memory_is_missed(struct guest_memory *m)
+{
+	return atomic_load(&m->missing) > 0;
+}
+
 size_t guest_memory_regions(struct guest_memory *m)
 {
 	void *token = guest_memory_hold(m);
@@ -555,7 +562,9 @@ int guest_memory_copy(struct guest_memory *m, uint64_t address, void *ours, size
 		uint32_t seen = wait_signal_count(&m->changed);
 		ssize_t n = copy_some(m, address, at, length, write);
 		if (n == -EAGAIN) {
+			atomic_fetch_add(&m->missing, 1);
 			wait_signal_wait(&m->changed, seen, limbo_left(m, address));
+			atomic_fetch_sub(&m->missing, 1);
 			continue;
 		}
 		if (n < 0)

@@ -58,6 +58,12 @@ void guest_memory_clear(struct guest_memory *m);
 /* Waits until nobody uses what was taken away before, and unmaps that. From any fiber or thread, several at once; not from inside a hold. */
 void guest_memory_settle(struct guest_memory *m);
 
+/*
+ * Does somebody wait for memory that was taken away? Maybe in a hold, so that guest_memory_settle() cannot end before it is added again. On any
+ * thread, at any time.
+ */
+bool guest_memory_is_missed(struct guest_memory *m);
+
 /* How many regions there are. */
 size_t guest_memory_regions(struct guest_memory *m);
 

@@ -29,6 +29,10 @@
 /* An unmap is answered after so long, whatever still uses the memory: clients give up after 5 s. */
 #define SETTLE_NS UINT64_C(3000000000)
 
+/* But after so long, if a request waits for that memory: only the client, once it has its answer, can bring it back. */
+#define MISSED_NS UINT64_C(100000000)
+#define LOOK_NS UINT64_C(5000000)
+
 /* The longest text of a client's capabilities. */
 #define MAX_VERSION_TEXT 65536u
 
@@ -163,7 +167,9 @@ static void settle(struct vfio_user *v)
 		free(s);
 		return;
 	}
-	wait_signal_wait(&s->done, 0, SETTLE_NS);
+	for (uint64_t begin = wait_now(), waited = 0; waited < SETTLE_NS; waited = wait_now() - begin)
+		if (!wait_signal_wait(&s->done, 0, LOOK_NS) || (waited > MISSED_NS && guest_memory_is_missed(v->memory)))
+			break;
 	leave_settling(s);
 }
 
