@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 
 #include "tests/tap.h"
@@ -324,15 +325,17 @@ static void test_only_eventfds_can_be_used(void)
 
 struct raiser {
 	struct interrupts *i;
-	_Atomic bool stop;
+	_Atomic bool begun, stop;
 };
 
 static void *raise_main(void *argument)
 {
 	struct raiser *r = argument;
 
-	while (!atomic_load(&r->stop))
+	while (!atomic_load(&r->stop)) {
 		interrupts_raise(r->i, 3);
+		atomic_store(&r->begun, true);
+	}
 	return NULL;
 }
 
@@ -344,6 +347,8 @@ static void test_raising_while_descriptors_change(void)
 	pthread_t thread;
 
 	REQUIRE(pthread_create(&thread, NULL, raise_main, &r) == 0);
+	while (!atomic_load(&r.begun))
+		sched_yield();
 	for (unsigned i = 0; i < 2000; i++) {
 		interrupts_set_vector(r.i, 3, i % 3 ? dup(fd) : -1);
 		interrupts_mask(r.i, 3, i % 5 == 0);
