@@ -136,6 +136,11 @@ fails() {
   [[ $status -ge 1 && $status -lt 60 ]] || { echo "exit status $status, expected a failure: $*"; return 1; }
 }
 
+# SHA-256 of standard input as sha256sum prints it, by what uses the processor's instructions for it where that is there.
+sha256() {
+  if command -v openssl >/dev/null; then openssl dgst -sha256 -r | sed 's/ .*/  -/'; else sha256sum; fi
+}
+
 # nbdkit_with_plugin ARG...: replaces this shell by nbdkit with our plugin; only nbdkit preloads what a sanitized
 # plugin needs. Use it in a subshell or in the background.
 nbdkit_with_plugin() {

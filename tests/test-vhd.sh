@@ -47,7 +47,7 @@ test_image() {
   esac
   start_nbdkit -r "vhd:$images/$file$options"
   [[ $(nbdinfo --size "$nbd_uri") = "$size" ]]
-  ((size > most_bytes)) || [[ $(nbdcopy "$nbd_uri" - | sha256sum) = "$sum  -" ]]
+  ((size > most_bytes)) || [[ $(nbdcopy "$nbd_uri" - | sha256) = "$sum  -" ]]
   stop_nbdkit
 }
 
@@ -70,9 +70,9 @@ test_written_by_qemu() {
     qemu-img create -q -f vpc -o "subformat=$type,force_size=on" q.vhd 20M
     fill vhd:q.vhd
     qemu-img convert -f vpc -O raw q.vhd q.raw
-    [[ $(content vhd:q.vhd | sha256sum) = "$(sha256sum <q.raw)" ]]
+    [[ $(content vhd:q.vhd | sha256) = "$(sha256 <q.raw)" ]]
     qemu-img convert -f raw -O vpc -o "subformat=$type,force_size=on" q.raw again.vhd
-    [[ $(content vhd:again.vhd | sha256sum) = "$(sha256sum <q.raw)" ]]
+    [[ $(content vhd:again.vhd | sha256) = "$(sha256 <q.raw)" ]]
     rm q.vhd
   done
 }
@@ -85,7 +85,7 @@ test_read_by_qemu() {
     qemu-img info -f vpc p.vhd | tee info
     grep -q '20 MiB (20971520 bytes)' info
     qemu-img convert -f vpc -O raw p.vhd p.raw
-    [[ $(content vhd:p.vhd | sha256sum) = "$(sha256sum <p.raw)" ]]
+    [[ $(content vhd:p.vhd | sha256) = "$(sha256 <p.raw)" ]]
   done
 }
 
@@ -94,14 +94,14 @@ test_written_by_qemu_after_us() {
   qemu-io -f vpc -c "write -P 9 12M 3M" -c "write -P 8 512 512" p.vhd >io
   fails grep failed io
   qemu-img convert -f vpc -O raw p.vhd p.raw
-  [[ $(content vhd:p.vhd | sha256sum) = "$(sha256sum <p.raw)" ]]
+  [[ $(content vhd:p.vhd | sha256) = "$(sha256 <p.raw)" ]]
 }
 
 # libvhdi_agrees IMAGE N: the N-th disk that vhdimount shows is what we read.
 libvhdi_agrees() {
   fusermount3 -uq mnt || :
   vhdimount "$1" mnt
-  [[ $(sha256sum <"mnt/vhdi$2") = "$(content "vhd:$1" | sha256sum)" ]]
+  [[ $(sha256 <"mnt/vhdi$2") = "$(content "vhd:$1" | sha256)" ]]
 }
 
 test_read_by_libvhdi() {
