@@ -29,15 +29,14 @@
 #include <unistd.h>
 
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
+
+#include "decorators/cipher.h"
 
 #define PLACES 64u
 
-enum direction { DECRYPT, ENCRYPT };
-
 struct place {
 	_Alignas(64) atomic_flag busy;
-	EVP_CIPHER_CTX *context[2];
+	void *context[2]; /* by enum cipher_direction */
 };
 
 struct xts {
@@ -45,7 +44,7 @@ struct xts {
 	struct secret key;
 	struct xts_units units;
 	unsigned tweak_shift;
-	EVP_CIPHER *cipher;
+	struct cipher cipher;
 	_Atomic pid_t owner; /* the process that has the key locked in memory */
 };
 
@@ -61,15 +60,10 @@ static void lock_again(struct xts *x)
 }
 
 /* NULL when memory ran out. */
-static EVP_CIPHER_CTX *make_context(struct xts *x, enum direction direction)
+static void *make_context(struct xts *x, enum cipher_direction direction)
 {
-	EVP_CIPHER_CTX *c = EVP_CIPHER_CTX_new();
-
 	lock_again(x);
-	if (c && EVP_CipherInit_ex2(c, x->cipher, x->key.bytes, NULL, direction, NULL) == 1)
-		return c;
-	EVP_CIPHER_CTX_free(c);
-	return NULL;
+	return cipher_new_context(&x->cipher, direction, x->key.bytes, x->key.size);
 }
 
 static struct place *take_place(struct xts *x)
@@ -91,7 +85,7 @@ static void leave_place(struct place *p)
 	atomic_flag_clear_explicit(&p->busy, memory_order_release);
 }
 
-static EVP_CIPHER_CTX *context_of(struct xts *x, struct place *p, enum direction direction)
+static void *context_of(struct xts *x, struct place *p, enum cipher_direction direction)
 {
 	if (!p->context[direction])
 		p->context[direction] = make_context(x, direction);
@@ -100,54 +94,44 @@ static EVP_CIPHER_CTX *context_of(struct xts *x, struct place *p, enum direction
 
 /* ------------------------------------------------------------------ units */
 
-/* The tweak of the unit at byte `offset`. */
-struct tweak {
-	uint64_t low, high; /* little-endian */
-};
-
-static struct tweak tweak_at(const struct xts *x, uint64_t offset)
+/* Encrypts or decrypts the unit at byte `offset`. */
+static int run_unit(const struct xts *x, void *context, enum cipher_direction direction, uint64_t offset, const void *from, void *to)
 {
-	return (struct tweak){.low = htole64((offset >> x->tweak_shift) + x->units.first_tweak)};
+	uint64_t tweak[2] = {htole64((offset >> x->tweak_shift) + x->units.first_tweak)};
+
+	_Static_assert(sizeof(tweak) == CIPHER_TWEAK, "a tweak");
+	return cipher_run(&x->cipher, context, direction, (const unsigned char *)tweak, from, to, x->units.unit_bytes) ? 0 : -EIO;
 }
 
-static int encrypt_unit(const struct xts *x, EVP_CIPHER_CTX *c, uint64_t offset, const struct vec *plain, unsigned char *cipher)
+static int encrypt_unit(const struct xts *x, void *context, uint64_t offset, const struct vec *plain, unsigned char *cipher)
 {
 	const void *flat = vec_flat(plain, 0, x->units.unit_bytes);
-	struct tweak tweak = tweak_at(x, offset);
-	int length = (int)x->units.unit_bytes, done;
 
 	if (!flat)
 		vec_gather(plain, 0, cipher, x->units.unit_bytes);
-	if (EVP_EncryptInit_ex2(c, NULL, NULL, (const unsigned char *)&tweak, NULL) != 1 ||
-	    EVP_EncryptUpdate(c, cipher, &done, flat ? flat : cipher, length) != 1)
-		return -EIO;
-	return 0;
+	return run_unit(x, context, CIPHER_ENCRYPT, offset, flat ? flat : cipher, cipher);
 }
 
-static int decrypt_unit(const struct xts *x, EVP_CIPHER_CTX *c, uint64_t offset, unsigned char *cipher, const struct vec *plain)
+static int decrypt_unit(const struct xts *x, void *context, uint64_t offset, unsigned char *cipher, const struct vec *plain)
 {
 	void *flat = vec_flat(plain, 0, x->units.unit_bytes);
-	struct tweak tweak = tweak_at(x, offset);
-	int length = (int)x->units.unit_bytes, done;
+	int status = run_unit(x, context, CIPHER_DECRYPT, offset, cipher, flat ? flat : cipher);
 
-	if (EVP_DecryptInit_ex2(c, NULL, NULL, (const unsigned char *)&tweak, NULL) != 1 ||
-	    EVP_DecryptUpdate(c, flat ? flat : cipher, &done, cipher, length) != 1)
-		return -EIO;
-	if (!flat)
+	if (!flat && !status)
 		vec_scatter(plain, 0, cipher, x->units.unit_bytes);
-	return 0;
+	return status;
 }
 
 int xts_encrypt(struct xts *x, const struct vec *plain, unsigned char *cipher, uint64_t offset)
 {
 	struct place *p = take_place(x);
-	EVP_CIPHER_CTX *c = context_of(x, p, ENCRYPT);
+	void *context = context_of(x, p, CIPHER_ENCRYPT);
 	uint32_t unit = x->units.unit_bytes;
 	struct vec rest = *plain;
-	int status = c ? 0 : -ENOMEM;
+	int status = context ? 0 : -ENOMEM;
 
 	for (size_t done = 0; done < plain->size && !status; done += unit) {
-		status = encrypt_unit(x, c, offset + done, &rest, cipher + done);
+		status = encrypt_unit(x, context, offset + done, &rest, cipher + done);
 		rest = vec_slice(&rest, unit, rest.size - unit);
 	}
 	leave_place(p);
@@ -157,16 +141,16 @@ int xts_encrypt(struct xts *x, const struct vec *plain, unsigned char *cipher, u
 int xts_decrypt(struct xts *x, unsigned char *cipher, const struct vec *plain, uint64_t offset, bool zero_holes)
 {
 	struct place *p = take_place(x);
-	EVP_CIPHER_CTX *c = context_of(x, p, DECRYPT);
+	void *context = context_of(x, p, CIPHER_DECRYPT);
 	uint32_t unit = x->units.unit_bytes;
 	struct vec rest = *plain;
-	int status = c ? 0 : -ENOMEM;
+	int status = context ? 0 : -ENOMEM;
 
 	for (size_t done = 0; done < plain->size && !status; done += unit) {
 		if (zero_holes && memory_is_zero(cipher + done, unit))
 			vec_zero(&rest, 0, unit);
 		else
-			status = decrypt_unit(x, c, offset + done, cipher + done, &rest);
+			status = decrypt_unit(x, context, offset + done, cipher + done, &rest);
 		rest = vec_slice(&rest, unit, rest.size - unit);
 	}
 	leave_place(p);
@@ -193,15 +177,15 @@ static int check_key(const struct secret *key, struct error *err)
  */
 static int begin(struct xts *x, struct error *err)
 {
-	EVP_CIPHER_CTX *c;
+	int status = cipher_find(&x->cipher, x->key.size == 64 ? "AES-256-XTS" : "AES-128-XTS", err);
+	void *context;
 
-	x->cipher = EVP_CIPHER_fetch(NULL, x->key.size == 64 ? "AES-256-XTS" : "AES-128-XTS", NULL);
-	if (!x->cipher)
-		return error_set(err, -EOPNOTSUPP, "OpenSSL has no %s here", xts_name(x));
-	c = make_context(x, ENCRYPT);
-	if (!c)
+	if (status)
+		return status;
+	context = make_context(x, CIPHER_ENCRYPT);
+	if (!context)
 		return error_set(err, -EOPNOTSUPP, "OpenSSL does not take the key for %s", xts_name(x));
-	EVP_CIPHER_CTX_free(c);
+	cipher_free_context(&x->cipher, context);
 	return 0;
 }
 
@@ -235,10 +219,10 @@ void xts_free(struct xts *x)
 	if (!x)
 		return;
 	for (unsigned i = 0; i < PLACES; i++) {
-		EVP_CIPHER_CTX_free(x->places[i].context[ENCRYPT]);
-		EVP_CIPHER_CTX_free(x->places[i].context[DECRYPT]);
+		cipher_free_context(&x->cipher, x->places[i].context[CIPHER_ENCRYPT]);
+		cipher_free_context(&x->cipher, x->places[i].context[CIPHER_DECRYPT]);
 	}
-	EVP_CIPHER_free(x->cipher);
+	cipher_drop(&x->cipher);
 	secret_drop(&x->key);
 	free(x);
 }

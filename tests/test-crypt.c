@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "core/open.h"
+#include "decorators/cipher.h"
 #include "decorators/encrypted.h"
 #include "kinds.h"
 #include "tests/model.h"
@@ -847,8 +848,59 @@ static void test_staging(void)
 	staging_drop(&s);
 }
 
+/* As the library does it by itself, whichever way the tweak is set. */
+static void check_like_the_library(const struct cipher *c, enum cipher_direction direction)
+{
+	unsigned char key[64], tweak[CIPHER_TWEAK], from[4096], direct[4096], wanted[4096];
+	struct random r = random_stream(7);
+	EVP_CIPHER_CTX *library = EVP_CIPHER_CTX_new();
+	void *context;
+	int done;
+
+	random_fill(&r, key, sizeof(key));
+	random_fill(&r, from, sizeof(from));
+	context = cipher_new_context(c, direction, key, sizeof(key));
+	for (unsigned i = 0; i < 8; i++) {
+		random_fill(&r, tweak, sizeof(tweak));
+		CHECK(cipher_run(c, context, direction, tweak, from, direct, sizeof(from)));
+		CHECK_EQ(EVP_CipherInit_ex2(library, c->fetched, key, tweak, direction, NULL), 1);
+		CHECK_EQ(EVP_CipherUpdate(library, wanted, &done, from, sizeof(from)), 1);
+		CHECK_MEM(direct, wanted, sizeof(wanted));
+	}
+	cipher_free_context(c, context);
+	EVP_CIPHER_CTX_free(library);
+}
+
+static void test_cipher_of_the_provider(void)
+{
+	struct cipher c = {0};
+
+	CHECK_EQ(cipher_find(&c, "AES-256-XTS", NULL), 0);
+	check_like_the_library(&c, CIPHER_ENCRYPT);
+	check_like_the_library(&c, CIPHER_DECRYPT);
+	cipher_drop(&c);
+	CHECK(!c.fetched);
+}
+
+/* No such name; no tweak; one of another length. */
+static void test_other_ciphers_are_refused(void)
+{
+	static const char *const names[] = {"AES-257-XTS", "AES-256-ECB", "AES-256-GCM"};
+	CLEANUP_ERROR struct error err = {0};
+	struct cipher c;
+
+	for (unsigned i = 0; i < 3; i++) {
+		error_clear(&err);
+		CHECK_EQ(cipher_find(&c, names[i], &err), -EOPNOTSUPP);
+		CHECK(strstr(error_text(&err), names[i]));
+		CHECK(!c.fetched);
+	}
+}
+
 int main(void)
 {
+	TAP_RUN(test_cipher_of_the_provider);
+	TAP_RUN(test_other_ciphers_are_refused);
 	TAP_RUN(test_vectors_of_the_standard);
 	TAP_RUN(test_tweaks);
 	TAP_RUN(test_unit_is_the_block);
