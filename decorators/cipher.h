@@ -18,7 +18,7 @@ enum cipher_direction { CIPHER_DECRYPT, CIPHER_ENCRYPT };
 /* Zero-initialised it is none. Fields are cipher.c's. */
 struct cipher {
 	EVP_CIPHER *fetched; /* keeps the provider */
-	void *provider;
+	void *provider; /* what new_context() takes */
 	OSSL_FUNC_cipher_newctx_fn *new_context;
 	OSSL_FUNC_cipher_freectx_fn *free_context;
 	OSSL_FUNC_cipher_encrypt_init_fn *init[2]; /* by direction: the type of both is the same */
@@ -27,6 +27,9 @@ struct cipher {
 
 /* Finds the cipher that OpenSSL knows by `name`. -EOPNOTSUPP where there is none. */
 int cipher_find(struct cipher *c, const char *name, struct error *err);
+
+/* From now on by the EVP functions, as where the provider's cannot be called; for tests. No context of it is there. */
+void cipher_use_library(struct cipher *c);
 
 /* Gives up what cipher_find() took; no context of it is left. */
 void cipher_drop(struct cipher *c);

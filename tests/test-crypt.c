@@ -876,6 +876,10 @@ static void test_cipher_of_the_provider(void)
 	struct cipher c = {0};
 
 	CHECK_EQ(cipher_find(&c, "AES-256-XTS", NULL), 0);
+	CHECK(c.provider != c.fetched);
+	check_like_the_library(&c, CIPHER_ENCRYPT);
+	check_like_the_library(&c, CIPHER_DECRYPT);
+	cipher_use_library(&c);
 	check_like_the_library(&c, CIPHER_ENCRYPT);
 	check_like_the_library(&c, CIPHER_DECRYPT);
 	cipher_drop(&c);
