@@ -29,6 +29,15 @@
 
 #define MAX_PLACES 64u
 
+struct parent_policy parent_policy_of(const struct spec *spec)
+{
+	return (struct parent_policy){
+		.parents = spec_text(spec, "parents"),
+		.parent = spec_text(spec, "parent"),
+		.ignore_change = spec_given(spec, "ignore-change"),
+	};
+}
+
 /* ------------------------------------------------------------------ names */
 
 static int add_name(struct parent_names *n, enum parent_form form, char *text, const char *problem)

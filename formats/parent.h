@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include "core/error.h"
+#include "core/spec.h"
 #include "formats/container.h"
 
 /* What the user allows. Zero-initialised it is the default. */
@@ -15,6 +16,24 @@ struct parent_policy {
 	const char *parent;  /* a spec in place of what the image names; for who opens, not for parent_find() */
 	bool ignore_change;  /* a parent that was changed after the child was made is taken all the same */
 };
+
+/* The rows of a kind's options that say so. */
+#define PARENT_FIELDS                                                                                                  \
+	{.name = "parents",                                                                                            \
+	 .role = SPEC_OPTION,                                                                                          \
+	 .type = SPEC_TEXT,                                                                                            \
+	 .help = "where else than below the image's own folder parents may lie: a folder, or any"},                    \
+	{.name = "parent",                                                                                             \
+	 .role = SPEC_OPTION,                                                                                          \
+	 .type = SPEC_TEXT,                                                                                            \
+	 .help = "spec of the parent, in place of the file that the image names; with create= the one that the new image names"},    \
+	{.name = "ignore-change",                                                                                      \
+	 .role = SPEC_OPTION,                                                                                          \
+	 .type = SPEC_FLAG,                                                                                            \
+	 .help = "take a parent that was changed after the image was made"}
+
+/* What a spec with these rows says. */
+struct parent_policy parent_policy_of(const struct spec *spec);
 
 enum parent_form {
 	PARENT_RELATIVE, /* to the child's folder; with either slash */

@@ -277,7 +277,7 @@ static int find_by_bitmap(struct vhd *v, struct vhd_page *p, uint32_t block, uin
 	if (b != VHD_BITMAP_FULL && !atomic_load_explicit(&b->full, memory_order_acquire))
 		run->length = (uint64_t)bit_run(b, (uint32_t)(from / VHD_SECTOR), (uint32_t)(run->length / VHD_SECTOR), &set) * VHD_SECTOR;
 	if (!set)
-		run->presence = v->type == VHD_DIFFERENCING ? VHD_NOT_HERE : VHD_ZERO;
+		run->presence = v->type == VHD_DIFFERENCING ? LAYER_ABSENT : LAYER_ZERO;
 	return 0;
 }
 
@@ -301,11 +301,11 @@ static int find_in_blocks(struct vhd *v, uint64_t offset, uint64_t length, struc
 	run->length = min64(length, vhd_block_bytes(v) - from);
 	at = atomic_load_explicit(&p->at[block & (VHD_PAGE_ENTRIES - 1)], memory_order_acquire);
 	if (at == VHD_ABSENT) {
-		run->presence = v->type == VHD_DIFFERENCING ? VHD_NOT_HERE : VHD_ZERO;
+		run->presence = v->type == VHD_DIFFERENCING ? LAYER_ABSENT : LAYER_ZERO;
 		extend_absence(v, p, block, length, run);
 		return 0;
 	}
-	run->presence = VHD_DATA;
+	run->presence = LAYER_DATA;
 	run->at = vhd_data_of(v, at) + from;
 	if (__builtin_expect(run->at + run->length > container_size(v->c), 0)) {
 		status = check_entry(v, block, at, io);
@@ -319,7 +319,7 @@ int vhd_find(struct vhd *v, uint64_t offset, uint64_t length, struct vhd_run *ru
 {
 	if (v->type != VHD_FIXED)
 		return find_in_blocks(v, offset, length, run, io);
-	*run = (struct vhd_run){.presence = VHD_DATA, .length = length, .at = offset};
+	*run = (struct vhd_run){.presence = LAYER_DATA, .length = length, .at = offset};
 	return 0;
 }
 

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/run-list.h"
 #include "formats/vhd-image.h"
 
 static int open_image(struct container *c, const struct vhd_options *o, struct vhd **v, struct error *err)
@@ -102,43 +103,20 @@ int vhd_info(struct container *c, const struct vhd_options *o, json_t **report, 
 
 /* ------------------------------------------------------------------ map */
 
-static void add_run(json_t *list, uint64_t offset, const struct vhd_run *run)
+static int list_runs(struct vhd *v, json_t *rows, const struct io *io)
 {
-	static const char *const kinds[] = {[VHD_NOT_HERE] = "absent", [VHD_ZERO] = "zero", [VHD_DATA] = "data"};
-	json_t *row = json_pack("{s:I, s:I, s:s}", "offset", (json_int_t)offset, "length", (json_int_t)run->length, "kind", kinds[run->presence]);
+	struct run_list list = {.rows = rows};
+	uint64_t size = atomic_load(&v->size);
+	struct vhd_run run;
 
-	if (row && run->presence == VHD_DATA)
-		json_object_set_new(row, "at", json_integer((json_int_t)run->at));
-	json_array_append_new(list, row);
-}
-
-static bool adjoins(const struct vhd_run *a, const struct vhd_run *b)
-{
-	return a->length && a->presence == b->presence && (a->presence != VHD_DATA || a->at + a->length == b->at);
-}
-
-static int list_runs(struct vhd *v, json_t *list, const struct io *io)
-{
-	struct vhd_run sum = {0}, run;
-	uint64_t size = atomic_load(&v->size), begin = 0;
-	int status = 0;
-
-	for (uint64_t at = 0; at < size && !status; at += run.length) {
-		status = vhd_find(v, at, size - at, &run, io);
+	for (uint64_t at = 0; at < size; at += run.length) {
+		int status = vhd_find(v, at, size - at, &run, io);
 		if (status)
-			break;
-		if (adjoins(&sum, &run)) {
-			sum.length += run.length;
-			continue;
-		}
-		if (sum.length)
-			add_run(list, begin, &sum);
-		begin = at;
-		sum = run;
+			return status;
+		run_list_add(&list, run.presence, run.length, run.at);
 	}
-	if (!status && sum.length)
-		add_run(list, begin, &sum);
-	return status;
+	run_list_end(&list);
+	return 0;
 }
 
 int vhd_map(struct container *c, const struct vhd_options *o, json_t **report, struct error *err)

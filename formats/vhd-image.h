@@ -13,6 +13,7 @@
 #include "formats/container.h"
 #include "formats/parent.h"
 #include "formats/vhd-format.h"
+#include "layers/layer.h"
 
 #define VHD_PAGE_SHIFT 10
 #define VHD_PAGE_ENTRIES (1u << VHD_PAGE_SHIFT)
@@ -163,16 +164,10 @@ int vhd_name_parent(struct container *c, const char *child, const char *parent, 
 
 /* ------------------------------------------------------------------ where data lies: formats/vhd-blocks.c */
 
-enum vhd_presence {
-	VHD_NOT_HERE, /* differencing: ask the parent */
-	VHD_ZERO,
-	VHD_DATA,
-};
-
 struct vhd_run {
-	enum vhd_presence presence;
-	uint64_t length; /* bytes, at most what was asked for */
-	uint64_t at;     /* VHD_DATA: where in the file */
+	enum presence presence; /* absent: of differencing ones, ask the parent */
+	uint64_t length;        /* bytes, at most what was asked for */
+	uint64_t at;            /* LAYER_DATA: where in the file */
 };
 
 /* The first run of [offset, offset + length), inside the size: what read, map, extents and check all go by. */

@@ -44,11 +44,6 @@ static int check_range(struct vhd *v, uint64_t offset, uint64_t length, const st
 
 /* ------------------------------------------------------------------ reading */
 
-static enum presence presence_of(enum vhd_presence p)
-{
-	return p == VHD_DATA ? LAYER_DATA : p == VHD_ZERO ? LAYER_ZERO : LAYER_ABSENT;
-}
-
 /* A shrink meanwhile may have cut the file. */
 static int read_data(struct vhd *v, const struct vec *part, uint64_t offset, uint64_t at, const struct io *io)
 {
@@ -75,7 +70,7 @@ static int read_on(struct vhd *v, const struct vec *vec, uint64_t offset, uint64
 	while (*done < vec->size) {
 		struct vec part;
 		status = vhd_find(v, offset + *done, vec->size - *done, &r, io);
-		if (status || r.presence != VHD_DATA)
+		if (status || r.presence != LAYER_DATA)
 			break;
 		part = vec_slice(vec, *done, r.length);
 		status = read_data(v, &part, offset + *done, r.at, io);
@@ -101,9 +96,9 @@ static int vhd_layer_read(struct layer *l, const struct vec *vec, uint64_t offse
 		status = vhd_find(v, offset, vec->size, &r, io);
 	if (status)
 		return status;
-	run->presence = presence_of(r.presence);
+	run->presence = r.presence;
 	run->length = r.length;
-	if (r.presence != VHD_DATA)
+	if (r.presence != LAYER_DATA)
 		return 0;
 	if (r.length == vec->size)
 		return read_data(v, vec, offset, r.at, io);
@@ -123,8 +118,8 @@ static int vhd_layer_map(struct layer *l, uint64_t offset, uint64_t length, stru
 		status = vhd_find(v, offset, length, &r, io);
 	if (status)
 		return status;
-	*run = (struct layer_run){.presence = presence_of(r.presence), .length = r.length};
-	if (r.presence != VHD_DATA)
+	*run = (struct layer_run){.presence = r.presence, .length = r.length};
+	if (r.presence != LAYER_DATA)
 		return 0;
 	extents_init(&one, r.at, r.length, 1);
 	status = v->c->ops->extents(v->c, &one, VHD_SECTOR, io);
@@ -143,7 +138,7 @@ static int vhd_layer_prefetch(struct layer *l, uint64_t offset, uint64_t length,
 
 	for (uint64_t done = 0; done < length && !status; done += r.length) {
 		status = vhd_find(v, offset + done, length - done, &r, io);
-		if (!status && r.presence == VHD_DATA)
+		if (!status && r.presence == LAYER_DATA)
 			v->c->ops->prefetch(v->c, r.at, r.length);
 	}
 	return status;

@@ -22,15 +22,6 @@ static struct vhd_options options_of(const struct spec *spec)
 	};
 }
 
-static struct parent_policy policy_of(const struct spec *spec)
-{
-	return (struct parent_policy){
-		.parents = spec_text(spec, "parents"),
-		.parent = spec_text(spec, "parent"),
-		.ignore_change = spec_given(spec, "ignore-change"),
-	};
-}
-
 /* ------------------------------------------------------------------ create= */
 
 /* The image file that parent= names: its path, and whether it is raw. */
@@ -122,7 +113,7 @@ static int open_container(const struct open_request *request, uint64_t below_siz
 static int vhd_open(const struct open_request *request, struct disk **out, struct error *err)
 {
 	const struct vhd_options options = options_of(request->spec);
-	struct parent_policy policy = policy_of(request->spec);
+	struct parent_policy policy = parent_policy_of(request->spec);
 	struct container *c;
 	int status = open_container(request, 0, &c, err);
 
@@ -188,18 +179,7 @@ static const struct spec_field vhd_fields[] = {
 	 .role = SPEC_OPTION,
 	 .type = SPEC_FLAG,
 	 .help = "open read-only"},
-	{.name = "parents",
-	 .role = SPEC_OPTION,
-	 .type = SPEC_TEXT,
-	 .help = "folder in which parents may lie besides the image's own; any: everywhere"},
-	{.name = "parent",
-	 .role = SPEC_OPTION,
-	 .type = SPEC_TEXT,
-	 .help = "spec of the parent, in place of the file that the image names"},
-	{.name = "ignore-change",
-	 .role = SPEC_OPTION,
-	 .type = SPEC_FLAG,
-	 .help = "take a parent that has changed since the child was made"},
+	PARENT_FIELDS,
 	{.name = "size",
 	 .role = SPEC_OPTION,
 	 .type = SPEC_WORD,

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "formats/run-list.h"
 #include "formats/vhdx-file.h"
 #include "formats/vhdx-locator.h"
 #include "formats/vhdx-log.h"
@@ -131,43 +132,19 @@ int vhdx_info(struct container *c, json_t **report, struct error *err)
 
 /* ------------------------------------------------------------------ map */
 
-static void add_run(json_t *list, uint64_t offset, const struct vhdx_run *run)
+static int list_runs(struct vhdx *x, json_t *rows, const struct io *io)
 {
-	static const char *const kinds[] = {[LAYER_ABSENT] = "absent", [LAYER_ZERO] = "zero", [LAYER_DATA] = "data"};
-	json_t *row = json_pack("{s:I, s:I, s:s}", "offset", (json_int_t)offset, "length", (json_int_t)run->length, "kind",
-				kinds[run->presence]);
-
-	if (row && run->presence == LAYER_DATA)
-		json_object_set_new(row, "at", json_integer((json_int_t)run->offset));
-	json_array_append_new(list, row);
-}
-
-static bool adjoins(const struct vhdx_run *a, const struct vhdx_run *b)
-{
-	return a->length && a->presence == b->presence && (a->presence != LAYER_DATA || a->offset + a->length == b->offset);
-}
-
-static int list_runs(struct vhdx *x, json_t *list, const struct io *io)
-{
-	uint64_t size = atomic_load(&x->size), begin = 0;
-	struct vhdx_run sum = {0}, run;
-	int status = 0;
+	struct run_list list = {.rows = rows};
+	uint64_t size = atomic_load(&x->size);
+	struct vhdx_run run;
 
 	for (uint64_t at = 0; at < size; at += run.length) {
-		status = vhdx_map_loading(x, at, size - at, &run, io);
+		int status = vhdx_map_loading(x, at, size - at, &run, io);
 		if (status)
 			return status;
-		if (adjoins(&sum, &run)) {
-			sum.length += run.length;
-			continue;
-		}
-		if (sum.length)
-			add_run(list, begin, &sum);
-		begin = at;
-		sum = run;
+		run_list_add(&list, run.presence, run.length, run.offset);
 	}
-	if (sum.length)
-		add_run(list, begin, &sum);
+	run_list_end(&list);
 	return 0;
 }
 

@@ -129,15 +129,6 @@ static int explain(const struct open_request *request, int status, struct error 
 	return status;
 }
 
-static struct parent_policy policy_of(const struct spec *spec)
-{
-	return (struct parent_policy){
-		.parents = spec_text(spec, "parents"),
-		.parent = spec_text(spec, "parent"),
-		.ignore_change = spec_given(spec, "ignore-change"),
-	};
-}
-
 /* The file alone over a disk that the user names as its parent. */
 static int open_over(const struct open_request *request, struct container *c, const char *parent, struct disk **out,
 		     struct error *err)
@@ -184,7 +175,7 @@ static int open_chain(const struct open_request *request, struct container *c, c
 
 static int vhdx_open(const struct open_request *request, struct disk **out, struct error *err)
 {
-	struct parent_policy policy = policy_of(request->spec);
+	struct parent_policy policy = parent_policy_of(request->spec);
 	struct container *c;
 	int status = open_container(request, &c, err);
 
@@ -265,18 +256,7 @@ static const struct spec_field vhdx_fields[] = {
 	 .role = SPEC_OPTION,
 	 .type = SPEC_FLAG,
 	 .help = "open read-only"},
-	{.name = "parents",
-	 .role = SPEC_OPTION,
-	 .type = SPEC_TEXT,
-	 .help = "where else than below the file's own folder parents may lie: a folder, or any"},
-	{.name = "parent",
-	 .role = SPEC_OPTION,
-	 .type = SPEC_TEXT,
-	 .help = "spec of the parent, in place of the one that the file names; with create= the vhdx that the new file names"},
-	{.name = "ignore-change",
-	 .role = SPEC_OPTION,
-	 .type = SPEC_FLAG,
-	 .help = "take a parent that was changed after the file was made"},
+	PARENT_FIELDS,
 	{0},
 };
 

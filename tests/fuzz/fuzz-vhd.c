@@ -91,7 +91,7 @@ static void read_all(struct vhd *v)
 		if (vhd_find(v, at, size - at, &run, &io_plain))
 			return;
 		must(run.length && run.length <= size - at, "runs are inside the disk");
-		if (run.presence == VHD_DATA)
+		if (run.presence == LAYER_DATA)
 			container_read(v->c, data, run.length < sizeof(data) ? run.length : sizeof(data), run.at, &io_plain);
 	}
 }
