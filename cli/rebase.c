@@ -14,6 +14,7 @@
 #include "core/kind.h"
 #include "core/open.h"
 #include "core/tree-text.h"
+#include "formats/vhdx.h"
 
 enum { OPTION_HEADER_ONLY, OPTION_JSON, OPTION_PROGRESS };
 
@@ -85,6 +86,8 @@ static int keep_in_child(struct rebase *r, struct disk *now, struct disk *next, 
 		container_close(file, false, NULL);
 		return status;
 	}
+	if (r->image.tools == &vhdx_image_tools)
+		vhdx_keep_data_id(child);
 	if (child->info.block_size != disk_info(next)->block_size)
 		status = error_set(err, -EINVAL, "'%s' has sectors of %" PRIu32 " bytes, '%s' of %" PRIu32, r->parent_path,
 				   disk_info(next)->block_size, r->image.path, child->info.block_size);

@@ -198,7 +198,7 @@ static int run_pass(struct container *c, pass *what, struct vhdx_compact_result 
 		return status;
 	}
 	k.x = vhdx_of(l);
-	k.x->writer->keeps_data = true;
+	vhdx_keep_data_id(l);
 	status = vhdx_begin(k.x, &io);
 	if (!status)
 		status = collect(&k);

@@ -16,7 +16,7 @@
  * given to another block only when all are out who may have looked before. What it finds missing it loads from outside, and
  * looks again.
  */
-#include "formats/vhdx-file.h"
+#include "formats/vhdx-writer.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -264,4 +264,10 @@ bool vhdx_has_parent(const struct layer *l)
 struct guid vhdx_data_write_guid(const struct layer *l)
 {
 	return ((const struct vhdx *)(const void *)l)->headers.current.data_write;
+}
+
+void vhdx_keep_data_id(struct layer *l)
+{
+	if (vhdx_of(l)->writer)
+		vhdx_of(l)->writer->keeps_data = true;
 }

@@ -3,9 +3,10 @@
  * What becomes of a differencing file and its parent: another parent, or its content in the parent
  *
  * The locator is an item of the metadata. A new one goes where no item is, and the log has it and the table that points there in one
- * entry, so that the old one or the new one is found, whole. A safe rebase compares first what lies below the child with what will, and
- * writes to the child what it shows where they differ: that changes nothing to be seen, so the power may go before the child names the
- * other parent.
+ * entry, so that the old one or the new one is found, whole. Who wants the child to show the same afterwards (platter-rebase(1)) compares
+ * first what lies below it with what will, and writes to the child what it shows where they differ: that changes nothing to be seen, so
+ * the power may go before the child names the other parent; and the DataWriteGuid stays (vhdx_keep_data_id()), so that children of the
+ * child go on.
  *
  * Merging changes the parent, and with it the parent's DataWriteGuid. So that the chain can be opened after a power cut at any point, the
  * child first names both, the old one and that of the session to come, as parent_linkage and parent_linkage2 (2.6.2.6.3); then the
@@ -20,7 +21,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "core/kind.h"
 #include "formats/endian.h"
 #include "formats/vhdx-locator.h"
 
@@ -130,8 +130,7 @@ static int begin_child(struct container *c, struct layer **out, struct error *er
 		vhdx_layer_release(*out);
 		return error_set(err, -EINVAL, "'%s' has no parent", c->name);
 	}
-	if (vhdx_of(*out)->writer)
-		vhdx_of(*out)->writer->keeps_data = true;
+	vhdx_keep_data_id(*out);
 	return 0;
 }
 
@@ -203,202 +202,6 @@ int vhdx_rebase_in(struct container *child, struct container *parent, const stru
 	if (!status)
 		status = name_parent(l, names, &linkage, NULL, err);
 	return end_layer(l, status, err);
-}
-
-/* ------------------------------------------------------------------ another parent, and the same disk */
-
-struct rebasing {
-	struct layer *child;     /* alone, for writing */
-	struct disk *now, *then; /* what lies below it, and what will */
-	struct guid linkage;     /* of the new parent */
-	uint8_t *has, *gets;     /* COPY_BYTES of either */
-	const struct io *io;
-};
-
-/* How far `d` is zero from `offset` on; behind its end it is. */
-static int zero_run(struct disk *d, uint64_t offset, uint64_t length, uint64_t *run, const struct io *io)
-{
-	CLEANUP_EXTENTS struct extents e = {0};
-	uint64_t size = disk_size(d);
-	int status;
-
-	*run = length;
-	if (offset >= size)
-		return 0;
-	extents_init(&e, offset, size - offset < length ? size - offset : length, 1);
-	status = disk_extents(d, &e, io);
-	if (!status)
-		status = e.status;
-	if (!status)
-		*run = e.list[0].flags & EXTENT_ZERO ? e.list[0].length : 0;
-	return status;
-}
-
-static int read_below(struct disk *d, uint8_t *data, uint64_t length, uint64_t offset, const struct io *io)
-{
-	uint64_t size = disk_size(d), there = offset >= size ? 0 : size - offset < length ? size - offset : length;
-
-	memset(data + there, 0, length - there);
-	return there ? disk_read(d, &VEC_FLAT(data, there), offset, io) : 0;
-}
-
-/* What differs of `length` bytes, at most COPY_BYTES: the child gets what it shows. */
-static int keep_piece(struct rebasing *r, uint64_t offset, uint64_t length)
-{
-	uint64_t step = r->child->info.block_size, end;
-	int status = read_below(r->now, r->has, length, offset, r->io);
-
-	if (!status)
-		status = read_below(r->then, r->gets, length, offset, r->io);
-	for (uint64_t at = 0; at < length && !status; at = end + step) {
-		while (at < length && !memcmp(r->has + at, r->gets + at, step))
-			at += step;
-		for (end = at; end < length && memcmp(r->has + end, r->gets + end, step); end += step)
-			;
-		if (at < end)
-			status = r->child->ops->write(r->child, &VEC_FLAT(r->has + at, end - at), offset + at, r->io);
-	}
-	return status;
-}
-
-/* A range that the child lacks. */
-static int keep_range(struct rebasing *r, uint64_t offset, uint64_t length)
-{
-	int status = 0;
-
-	for (uint64_t done = 0, n; done < length && !status; done += n) {
-		uint64_t now, then;
-		status = zero_run(r->now, offset + done, length - done, &now, r->io);
-		if (!status)
-			status = zero_run(r->then, offset + done, length - done, &then, r->io);
-		if (status)
-			break;
-		n = now < then ? now : then; /* both are zero */
-		if (n)
-			continue;
-		n = length - done < COPY_BYTES ? length - done : COPY_BYTES;
-		status = keep_piece(r, offset + done, n);
-	}
-	return status;
-}
-
-static int keep_all(struct rebasing *r)
-{
-	uint64_t size = r->child->ops->size(r->child);
-	struct layer_run run;
-	int status = 0;
-
-	for (uint64_t at = 0; at < size && !status; at += run.length) {
-		status = r->child->ops->map(r->child, at, size - at, &run, r->io);
-		if (!status && run.presence == LAYER_ABSENT)
-			status = keep_range(r, at, run.length);
-	}
-	return status ? status : r->child->ops->flush(r->child, r->io);
-}
-
-/* The layers of the chain from `first` on, as a disk, whose they are with success. */
-static int chain_as_disk(struct vhdx_chain *chain, unsigned first, struct disk **out, struct error *err)
-{
-	int status = layered_create("vhdx", chain->places + first, chain->count - first, NULL, 0, OPEN_READ_ONLY, out, err);
-
-	if (!status)
-		chain->count = first;
-	return status;
-}
-
-static int open_chain(const char *path, unsigned flags, const struct parent_policy *policy, struct vhdx_chain *out, struct error *err)
-{
-	struct container *c;
-	int status = container_open(path, flags, &c, err);
-
-	if (status)
-		return status;
-	status = vhdx_chain_open(c, policy, out, err);
-	if (!status)
-		return 0;
-	container_close(c, false, NULL);
-	return error_prefix(err, "'%s'", path);
-}
-
-/* The child, and its parents as they are now. */
-static int open_now(struct rebasing *r, const char *path, const struct parent_policy *policy, struct error *err)
-{
-	struct vhdx_chain chain;
-	int status = open_chain(path, 0, policy, &chain, err);
-
-	if (status)
-		return status;
-	if (chain.count < 2)
-		status = error_set(err, -EINVAL, "'%s' has no parent", path);
-	else
-		status = chain_as_disk(&chain, 1, &r->now, err);
-	if (status) {
-		vhdx_chain_abandon(&chain);
-		return status;
-	}
-	r->child = chain.places[0].layer;
-	vhdx_of(r->child)->writer->keeps_data = true;
-	free(chain.places);
-	return 0;
-}
-
-static int open_then(struct rebasing *r, const char *parent, const struct parent_policy *policy, struct error *err)
-{
-	struct vhdx_chain chain;
-	int status = open_chain(parent, CONTAINER_READ_ONLY | CONTAINER_SHARED, policy, &chain, err);
-
-	if (status)
-		return status;
-	r->linkage = vhdx_data_write_guid(chain.places[0].layer);
-	status = compare_sectors(r->child, chain.places[0].layer, parent, err);
-	if (!status)
-		status = chain_as_disk(&chain, 0, &r->then, err);
-	vhdx_chain_abandon(&chain); /* what is left of it */
-	return status;
-}
-
-static int rebase_to(struct rebasing *r, const char *path, const char *parent, struct error *err)
-{
-	struct failure why = {0};
-	struct vhdx_names names;
-	int status = vhdx_locator_paths(path, parent, &names.relative, &names.absolute, err);
-
-	r->io = &(struct io){.failure = &why};
-	r->has = malloc(COPY_BYTES);
-	r->gets = malloc(COPY_BYTES);
-	if (!status && (!r->has || !r->gets))
-		status = error_set(err, -ENOMEM, "no memory");
-	if (!status) {
-		status = keep_all(r);
-		if (status)
-			error_set(err, status, "%s", why.text);
-	}
-	if (!status)
-		status = name_parent(r->child, &names, &r->linkage, NULL, err);
-	free(r->has);
-	free(r->gets);
-	free(names.relative);
-	free(names.absolute);
-	return status;
-}
-
-int vhdx_rebase_safely(const char *path, const char *parent, const struct parent_policy *policy, struct error *err)
-{
-	struct rebasing r = {0};
-	int status = open_now(&r, path, policy, err), now;
-
-	if (status)
-		return status;
-	if (is_file(vhdx_of(r.child)->file, parent))
-		status = error_set(err, -ELOOP, "'%s' cannot be its own parent", parent);
-	if (!status)
-		status = open_then(&r, parent, policy, err);
-	if (!status)
-		status = rebase_to(&r, path, parent, err);
-	now = r.child->ops->close(r.child, status != 0, status ? NULL : err);
-	disk_close(r.now, NULL); /* nothing was written to these */
-	disk_close(r.then, NULL);
-	return status ? status : now;
 }
 
 /* ------------------------------------------------------------------ into the parent */

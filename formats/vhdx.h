@@ -23,6 +23,12 @@ int vhdx_layer_open(struct container *c, struct layer **out, struct error *err);
 bool vhdx_has_parent(const struct layer *l);
 struct guid vhdx_data_write_guid(const struct layer *l);
 
+/*
+ * Said before anything is written to the layer: it will change nothing that the disk shows, so the DataWriteGuid stays, and children
+ * go on.
+ */
+void vhdx_keep_data_id(struct layer *l);
+
 /* ------------------------------------------------------------------ chains */
 
 /* A file and its parents as layers, top first. */
@@ -116,12 +122,6 @@ int vhdx_compact(struct container *c, bool find_zeroes, struct vhdx_compact_resu
  * its absolute path. Nothing is compared or copied: the caller says that what the child lacks is the same there. Crash-safe.
  */
 int vhdx_rebase(const char *path, const char *parent, struct error *err);
-
-/*
- * The same, but the disk stays as it is: what the child lacks, and `parent` and its parents do not hold as those of now do, is written to
- * the child first. Both chains are opened, where `policy` allows.
- */
-int vhdx_rebase_safely(const char *path, const char *parent, const struct parent_policy *policy, struct error *err);
 
 /*
  * Brings what the differencing file `path` holds into `parent`, which must be its parent (-ESTALE), and may be differencing itself; a

@@ -391,6 +391,26 @@ test_rebase_header() {
   clean "child.$format"
 }
 
+# A child of the child goes on: what the child shows has not changed.
+test_rebase_middle() {
+  make_chain vhdx
+  cp base.vhdx other.vhdx
+  put other.vhdx 4000000 other
+  exits 0 "$platter" create "vhdx:top.vhdx;parent=child.vhdx"
+  shows top.vhdx want
+  exits 0 "$platter" rebase child.vhdx other.vhdx
+  shows child.vhdx want
+  shows top.vhdx want
+}
+
+# What is nothing in both is not read to be compared.
+test_rebase_holes() {
+  exits 0 "$platter" create 'vhdx:void.vhdx;create=64T'
+  exits 0 "$platter" create 'vhdx:void2.vhdx;create=64T'
+  exits 0 "$platter" create 'vhdx:child.vhdx;parent=void.vhdx;block=256M'
+  exits 0 timeout 60 "$platter" rebase child.vhdx void2.vhdx
+}
+
 test_rebase_raw() {
   make_chain vhd
   exits 0 "$platter" rebase child.vhd file:raw
@@ -455,6 +475,8 @@ run_test "compact refuses" test_compact_refuses
 run_test "commit into a raw parent" test_commit_raw
 run_test "commit refuses" test_commit_refuses
 run_test "rebase to a raw parent" test_rebase_raw
+run_test "rebase in the middle of a chain" test_rebase_middle
+run_test "rebase passes over holes" test_rebase_holes
 for format in vhd vhdx; do
   run_test "convert --flatten: $format" test_convert_flatten $format
   run_test "map tells where bytes lie: $format" test_map $format
