@@ -8,8 +8,8 @@
  *              locators, each on sectors of its own
  *              footer
  *
- * Blocks come behind, with their data on 4 KiB (formats/vhd-commit.c). An image is made whole before anybody sees it, and durable: the
- * order of writes does not matter.
+ * Blocks come behind, with their data on 4 KiB (formats/vhd-commit.c). The footers come last, when what they speak of is durable: a file whose
+ * making was cut short is no image.
  */
 #include "formats/vhd.h"
 
@@ -249,6 +249,8 @@ static int create_blocks(struct creation *n)
 	vhd_header_seal(&n->header);
 	if (!status)
 		status = container_store(n->c, &n->header, sizeof(n->header), HEADER_AT, n->err);
+	if (!status)
+		status = container_sync(n->c, n->err);
 	if (!status)
 		status = container_store(n->c, &n->footer, sizeof(n->footer), n->end, n->err);
 	return status ? status : container_store(n->c, &n->footer, sizeof(n->footer), 0, n->err);

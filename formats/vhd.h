@@ -54,8 +54,8 @@ struct vhd_create_options {
 int vhd_create_check(const struct vhd_create_options *o, struct error *err);
 
 /*
- * Makes an image in an empty container and makes it durable. The container stays the caller's. -EINVAL; -ENOSPC; what opening the
- * parent fails with.
+ * Makes an image in an empty container and makes it durable; cut off at any point it is no image. The container stays the caller's. -EINVAL;
+ * -ENOSPC; what opening the parent fails with.
  */
 int vhd_create(struct container *c, const struct vhd_create_options *o, struct error *err);
 

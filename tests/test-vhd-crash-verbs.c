@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A power cut after every call of what changes a VHD as a whole: resizing, compacting, repairing. At each the image opens, holds the old or the
- * new, and what was begun can be done again, to the same end. Workloads of requests, and resizing beside them, are cut in test-vhd-crash.c.
+ * A power cut after every call of what changes a VHD as a whole: making, resizing, compacting, repairing, another parent. At each the image opens,
+ * holds the old or the new, and what was begun can be done again, to the same end. Workloads of requests, and resizing beside them, are cut in
+ * test-vhd-crash.c.
  */
 #include "tests/tap.h"
 
@@ -11,9 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/merge.h"
 #include "core/node.h"
 #include "core/open.h"
 #include "formats/vhd-image.h"
+#include "formats/vhd-tools.h"
 #include "formats/vhd.h"
 #include "tests/contract.h"
 #include "tests/recorder.h"
@@ -27,10 +30,11 @@
 #define UNREADABLE 0xdd /* a sector that gives an error */
 #define TORN 0xdc
 
-/* What a disk holds: of each sector the byte that it is full of. */
+/* What a disk holds: of each sector the byte that it is full of; and what the image says of its parent. */
 struct view {
 	uint32_t sectors;
 	unsigned char byte[MAX_SECTORS];
+	char parent[4096];
 };
 
 struct lab {
@@ -39,11 +43,16 @@ struct lab {
 	int (*verb)(const struct lab *l, struct container *c);
 	uint32_t to;         /* resize: sectors */
 	bool damaged;        /* before the verb has been at it the image may not open for writing */
+	bool moves;          /* with the parent that it names the disk below it is another one */
 	struct recorder *r;
 	struct view old, new;
 };
 
-static struct disk *base;
+static struct disk *base, *other;
+static struct progress *progress;
+
+/* What the image calls the file that `other` stands for. */
+#define OTHER "other.vhd"
 
 static void *must(void *p)
 {
@@ -62,7 +71,50 @@ static void make_base(void)
 	free(data);
 }
 
+/* Shorter than the child; the same as `base` in part, zero in part, and in part something else. Its file is there to be named. */
+static void make_other(void)
+{
+	const struct vhd_create_options o = {.type = VHD_DYNAMIC, .size = 320 << 10, .exact = true};
+	unsigned char *data = must(malloc(320 << 10));
+	struct container *c;
+
+	CHECK_EQ(container_open(tmppath(OTHER), CONTAINER_CREATE, &c, NULL), 0);
+	CHECK_EQ(vhd_create(c, &o, NULL), 0);
+	CHECK_EQ(container_close(c, false, NULL), 0);
+	memset(data, BELOW, 320 << 10);
+	memset(data + (40 << 10), 0, 60 << 10);
+	memset(data + (150 << 10), 0x77, 70 << 10);
+	CHECK_EQ(disk_open("mem:320K", 0, &other, NULL), 0);
+	CHECK_EQ(disk_write(other, &VEC_FLAT(data, 320 << 10), 0, &io_plain), 0);
+	free(data);
+}
+
 /* ------------------------------------------------------------------ the image */
+
+/* The parent's id and names, as text; "" where there is none. */
+static void tell_parent(struct recorder *r, char text[4096])
+{
+	static const struct vhd_options lax = {.lax = true};
+	json_t *info = NULL;
+	char *parents;
+
+	text[0] = 0;
+	if (vhd_info(recorder_container(r), &lax, &info, NULL))
+		return;
+	parents = json_dumps(json_object_get(info, "parents"), 0);
+	if (parents)
+		snprintf(text, 4096, "%s %s", json_string_value(json_object_get(info, "parent_id")), parents);
+	free(parents);
+	json_decref(info);
+}
+
+static struct disk *below(const struct lab *l, struct recorder *r)
+{
+	char text[4096];
+
+	tell_parent(r, text);
+	return l->moves && strstr(text, OTHER) ? other : base;
+}
 
 /* The recorder stays when the disk is closed. */
 static struct disk *open_disk(const struct lab *l, struct recorder *r, bool lax)
@@ -74,12 +126,13 @@ static struct disk *open_disk(const struct lab *l, struct recorder *r, bool lax)
 	CLEANUP_ERROR struct error err = {0};
 
 	if (vhd_layer_open(recorder_container(r), &options, &places[0].layer, &err)) {
-		tap_diag("%s", error_text(&err));
+		if (l->r)
+			tap_diag("%s", error_text(&err));
 		return NULL;
 	}
 	recorder_hold(r);
 	if (l->type == VHD_DIFFERENCING)
-		places[1].layer = must(disk_layer_create(base));
+		places[1].layer = must(disk_layer_create(below(l, r)));
 	CHECK_EQ(layered_create("vhd", places, l->type == VHD_DIFFERENCING ? 2 : 1, NULL, 0, flags, &d, NULL), 0);
 	return d;
 }
@@ -177,11 +230,12 @@ static unsigned char byte_of(const unsigned char *p)
 	return memcmp(p, p + 1, VHD_SECTOR - 1) ? TORN : *p;
 }
 
-static void look(struct disk *d, struct view *view)
+static void look(struct disk *d, struct recorder *r, struct view *view)
 {
 	unsigned char data[VHD_SECTOR];
 
 	memset(view, 0, sizeof(*view));
+	tell_parent(r, view->parent);
 	view->sectors = (uint32_t)(disk_size(d) / VHD_SECTOR);
 	for (uint32_t i = 0; i < view->sectors; i++)
 		view->byte[i] = disk_read(d, &VEC_FLAT(data, VHD_SECTOR), (uint64_t)i * VHD_SECTOR, &io_plain) ? UNREADABLE : byte_of(data);
@@ -195,7 +249,7 @@ static bool see(const struct lab *l, struct recorder *r, struct view *view)
 	recorder_set_read_only(r, true);
 	d = open_disk(l, r, true);
 	if (d)
-		look(d, view);
+		look(d, r, view);
 	if (d)
 		CHECK_EQ(disk_close(d, NULL), 0);
 	recorder_set_read_only(r, false);
@@ -210,6 +264,10 @@ static bool is_legal(const struct lab *l, const struct view *v)
 {
 	if (v->sectors != l->old.sectors && v->sectors != l->new.sectors) {
 		tap_diag("its size is %" PRIu32 " sectors", v->sectors);
+		return false;
+	}
+	if (strcmp(v->parent, l->old.parent) != 0 && strcmp(v->parent, l->new.parent) != 0) {
+		tap_diag("its parent is %s", v->parent);
 		return false;
 	}
 	for (uint32_t i = 0; i < v->sectors; i++) {
@@ -255,7 +313,7 @@ static bool opens_as_it_should(const struct lab *l, struct recorder *cut)
 	bool good = d != NULL;
 
 	if (d) {
-		look(d, found);
+		look(d, cut, found);
 		good = is_legal(l, found);
 		good = CHECK_EQ(disk_close(d, NULL), 0) && good;
 	}
@@ -268,7 +326,8 @@ static bool can_be_done_again(const struct lab *l, struct recorder *cut)
 	struct view *found = must(malloc(sizeof(*found)));
 	bool good = !l->verb(l, recorder_container(cut)) && is_clean(cut, false) && see(l, cut, found);
 
-	if (good && (found->sectors != l->new.sectors || memcmp(found->byte, l->new.byte, found->sectors))) {
+	if (good && (found->sectors != l->new.sectors || memcmp(found->byte, l->new.byte, found->sectors) != 0 ||
+		     strcmp(found->parent, l->new.parent) != 0)) {
 		tap_diag("done again, it holds something else");
 		good = false;
 	}
@@ -514,17 +573,138 @@ static void test_repairing(void)
 	check_repair((void (*const[])(struct container *)){damage_end, damage_header, damage_entries, damage_bitmap, NULL});
 }
 
+/* ------------------------------------------------------------------ another parent */
+
+static int set_parent(const struct lab *l, struct container *c)
+{
+	static const struct vhd_options strict;
+	CLEANUP_ERROR struct error err = {0};
+	int status = vhd_set_parent(c, &strict, tmppath(OTHER), false, &err);
+
+	(void)l;
+	if (status)
+		tap_diag("%s", error_text(&err));
+	return status;
+}
+
+/* As platter-rebase(1) does it: what the child lacks and the other parent does not hold like that comes to the child, then the name. */
+static int rebase(const struct lab *l, struct container *c)
+{
+	static const struct vhd_options strict;
+	CLEANUP_ERROR struct error err = {0};
+	struct layer *child;
+	uint64_t bytes;
+	int status = vhd_layer_open(c, &strict, &child, &err), closed;
+
+	if (!status) {
+		struct disk *now = below(l, recorder_of(c));
+		recorder_hold(recorder_of(c));
+		status = merge_keep_content(child, now, other, progress, &bytes, &err);
+		closed = child->ops->close(child, status != 0, NULL);
+		status = status ? status : closed;
+	}
+	if (status)
+		tap_diag("%s", error_text(&err));
+	return status ? status : set_parent(l, c);
+}
+
+static void check_rebase(int (*verb)(const struct lab *l, struct container *c), bool moves)
+{
+	struct lab *l = new_lab((struct lab){.type = VHD_DIFFERENCING, .verb = verb, .moves = moves});
+
+	run_lab(l);
+	CHECK_EQ(l->new.sectors, SECTORS);
+	CHECK_MEM(l->new.byte, l->old.byte, SECTORS);
+	CHECK(!strstr(l->old.parent, OTHER));
+	CHECK(strstr(l->new.parent, OTHER) != NULL);
+	drop(l);
+}
+
+static void test_another_parent(void)
+{
+	check_rebase(set_parent, false);
+}
+
+static void test_rebasing(void)
+{
+	check_rebase(rebase, true);
+}
+
+/* ------------------------------------------------------------------ making */
+
+/* All of the image, for who reads it only, who looks at no more than he has to, and for who opens it for writing; or no image to either. */
+static bool is_nothing_or_new(struct recorder *r, enum vhd_type type, bool answered)
+{
+	struct lab l = {.type = type};
+	struct view *found = must(malloc(sizeof(*found)));
+	bool good = true;
+
+	for (unsigned read_only = 0; read_only < 2 && good; read_only++) {
+		struct disk *d;
+		recorder_set_read_only(r, read_only);
+		d = open_disk(&l, r, false);
+		good = d || !answered;
+		if (!d)
+			continue;
+		look(d, r, found);
+		good = found->sectors == SECTORS;
+		for (uint32_t i = 0; i < SECTORS && good; i++)
+			good = found->byte[i] == (type == VHD_DIFFERENCING ? BELOW : 0);
+		CHECK_EQ(disk_close(d, NULL), 0);
+		good = good && is_clean(r, false);
+	}
+	free(found);
+	return good;
+}
+
+static void check_creation(enum vhd_type type, bool full)
+{
+	const struct vhd_create_options o = {
+		.type = type, .size = SECTORS * VHD_SECTOR, .block_size = type == VHD_FIXED ? 0 : BLOCK, .full = full, .exact = true};
+	struct recorder *r = recorder_create("a.vhd");
+
+	recorder_begin(r);
+	CHECK_EQ(vhd_create(recorder_container(r), &o, NULL), 0);
+	for (unsigned n = 0; n <= recorder_calls(r); n++)
+		for (uint64_t seed = 0; seed < 64; seed++) {
+			struct recorder *cut = recorder_cut(r, n, seed % 4 ? UNFLUSHED_ANY : UNFLUSHED_IN_ORDER, seed);
+			bool good = CHECK(is_nothing_or_new(cut, type, n == recorder_calls(r)));
+			container_close(recorder_container(cut), false, NULL);
+			if (good)
+				continue;
+			recorder_tell(r, n, seed % 4 ? UNFLUSHED_ANY : UNFLUSHED_IN_ORDER, seed);
+			n = recorder_calls(r);
+			break;
+		}
+	container_close(recorder_container(r), false, NULL);
+}
+
+static void test_making(void)
+{
+	check_creation(VHD_FIXED, false);
+	check_creation(VHD_FIXED, true);
+	check_creation(VHD_DYNAMIC, false);
+	check_creation(VHD_DIFFERENCING, false);
+}
+
 int main(void)
 {
 	mallopt(M_TRIM_THRESHOLD, 256 << 20); /* memory of one cut is there for the next */
 	mallopt(M_MMAP_THRESHOLD, 32 << 20);
+	CHECK_EQ(progress_begin(&progress, "test", PROGRESS_NONE, NULL), 0);
 	make_base();
+	make_other();
+	TAP_RUN(test_making);
 	TAP_RUN(test_growing);
 	TAP_RUN(test_growing_past_the_bat);
 	TAP_RUN(test_shrinking);
 	TAP_RUN(test_a_new_block_right_after_growing);
 	TAP_RUN(test_compacting);
 	TAP_RUN(test_repairing);
+	TAP_RUN(test_another_parent);
+	TAP_RUN(test_rebasing);
+	disk_close(other, NULL);
 	disk_close(base, NULL);
+	progress_end(progress);
 	return TAP_DONE();
 }
