@@ -12,7 +12,8 @@
  *   the end of the file         whole MiB
  *
  * Not mended, since it means to choose what is lost: two entries that point at the same space, a log that cannot be replayed, metadata.
- * Entries go through the log, as all changes do.
+ * Entries and region tables go through the log, as all changes do (2.3): in a file that has none they stay as they are. Before anything
+ * is mended the header has a new FileWriteGuid (2.2.2).
  */
 #include "formats/vhdx.h"
 
@@ -33,6 +34,8 @@
 struct checking {
 	struct container *c;
 	bool repair;
+	bool begun;             /* the header has a new FileWriteGuid */
+	struct vhdx_headers headers;
 	struct vhdx_findings *out;
 	struct vhdx *x;
 	uint8_t *used;          /* a bit for each MiB */
@@ -40,8 +43,8 @@ struct checking {
 	uint64_t states[8];
 	uint64_t bitmaps;
 	uint64_t used_mib;
-	uint8_t *mended;        /* pages of the table to be written, with their numbers */
-	uint64_t *numbers;
+	uint8_t *mended;        /* pages to be written, and where */
+	uint64_t *targets;
 	size_t nr_mended, room;
 };
 
@@ -62,42 +65,114 @@ __attribute__((format(printf, 4, 5))) static void tell(struct checking *k, const
 		json_array_append_new(k->out->list, json_pack("{s:s, s:s, s:s?}", "what", what, "problem", problem, "repair", repair));
 }
 
+/* What is mended through the log is not where there is none. */
+static const char *through_log(const struct checking *k, const char *repair)
+{
+	return k->headers.current.log_length ? repair : NULL;
+}
+
+/* Before the first change: the damaged header, if there is one, becomes the current one, with the content of the other. */
+static int begin_mending(struct checking *k, struct error *err)
+{
+	int status = k->begun ? 0 : vhdx_header_begin(k->c, &k->headers, err);
+
+	k->begun = k->begun || !status;
+	return status;
+}
+
 /* ------------------------------------------------------------------ headers and log */
 
-static void check_headers(struct checking *k, const struct vhdx_headers *h)
+static int check_headers(struct checking *k, struct error *err)
 {
+	const bool good[2] = {k->headers.valid[0], k->headers.valid[1]};
+
 	for (unsigned i = 0; i < 2; i++)
-		if (!h->valid[i])
-			tell(k, i ? "header at 128 KiB" : "header at 64 KiB", "written anew from the other one", "not valid: %s", h->why[i]);
+		if (!good[i])
+			tell(k, i ? "header at 128 KiB" : "header at 64 KiB", "written anew from the other one", "not valid: %s",
+			     k->headers.why[i]);
+	return k->repair && !(good[0] && good[1]) ? begin_mending(k, err) : 0;
 }
 
-/* The damaged copy becomes the current one, with the content of the other. */
-static int mend_headers(struct checking *k, struct vhdx_headers *h, struct error *err)
-{
-	struct vhdx_header next = h->current;
-	struct failure why = {0};
-	int status;
-
-	if ((h->valid[0] && h->valid[1]) || !k->repair)
-		return 0;
-	status = vhdx_header_store(k->c, h, &next, &(struct io){.failure = &why});
-	return status ? error_set(err, status, "%s", why.text) : container_sync(k->c, err);
-}
-
-static int check_log(struct checking *k, struct vhdx_headers *h, struct error *err)
+static int check_log(struct checking *k, struct error *err)
 {
 	struct vhdx_log log;
 	int status;
 
-	if (guid_is_null(&h->current.log))
+	if (guid_is_null(&k->headers.current.log))
 		return 0;
-	status = vhdx_log_load(k->c, &h->current, &log, err);
+	status = vhdx_log_load(k->c, &k->headers.current, &log, err);
 	if (status)
 		return status;
 	tell(k, "log", "replayed", "%" PRIu32 " entries are not in their places yet: the file was not closed", log.count);
 	if (k->repair)
-		status = vhdx_log_replay(&log, h, err);
+		status = vhdx_log_replay(&log, &k->headers, err);
+	k->begun = k->begun || (k->repair && !status);
 	vhdx_log_free(&log);
+	return status;
+}
+
+/* ------------------------------------------------------------------ what is to be written */
+
+static int keep_page(struct checking *k, uint64_t target, const uint8_t *page, struct error *err)
+{
+	if (k->nr_mended == k->room) {
+		size_t room = k->room ? 2 * k->room : 16;
+		uint8_t *pages = reallocarray(k->mended, room, VHDX_PAGE);
+		uint64_t *targets;
+		if (pages)
+			k->mended = pages;
+		targets = pages ? reallocarray(k->targets, room, sizeof(*targets)) : NULL;
+		if (!targets)
+			return error_set(err, -ENOMEM, "no memory");
+		k->targets = targets;
+		k->room = room;
+	}
+	memcpy(k->mended + k->nr_mended * VHDX_PAGE, page, VHDX_PAGE);
+	k->targets[k->nr_mended++] = target;
+	return 0;
+}
+
+/* One entry of the log with some of the pages; then it is replayed, as if somebody had been interrupted. */
+static int mend_some(struct checking *k, size_t first, uint32_t count, struct error *err)
+{
+	struct vhdx_header next = k->headers.current;
+	struct vhdx_logged pages[ENTRY_PAGES];
+	struct vhdx_log_entry e = {.sequence = 1, .flushed_size = container_size(k->c) & ~(VHDX_MIB - 1)};
+	uint8_t *entry = malloc(vhdx_log_entry_size(count));
+	struct failure why = {0};
+	struct vhdx_log log;
+	int status = entry && !guid_random(&next.log) ? 0 : error_set(err, -ENOMEM, "no memory");
+
+	e.last_size = (container_size(k->c) + VHDX_MIB - 1) & ~(VHDX_MIB - 1);
+	next.log_version = 0;
+	for (uint32_t i = 0; i < count; i++)
+		pages[i] = (struct vhdx_logged){k->targets[first + i], k->mended + (first + i) * VHDX_PAGE};
+	if (!status) {
+		vhdx_log_encode(&e, &next.log, pages, count, entry);
+		status = container_store(k->c, entry, vhdx_log_entry_size(count), next.log_offset, err);
+	}
+	free(entry);
+	if (!status)
+		status = container_sync(k->c, err);
+	if (!status && vhdx_header_store(k->c, &k->headers, &next, &(struct io){.failure = &why}))
+		status = error_set(err, -EIO, "%s", why.text);
+	if (!status)
+		status = container_sync(k->c, err);
+	if (!status)
+		status = vhdx_log_load(k->c, &k->headers.current, &log, err);
+	if (status)
+		return status;
+	status = vhdx_log_replay(&log, &k->headers, err);
+	vhdx_log_free(&log);
+	return status;
+}
+
+static int mend_pages(struct checking *k, struct error *err)
+{
+	int status = k->nr_mended ? begin_mending(k, err) : 0;
+
+	for (size_t i = 0; i < k->nr_mended && !status; i += ENTRY_PAGES)
+		status = mend_some(k, i, (uint32_t)(k->nr_mended - i < ENTRY_PAGES ? k->nr_mended - i : ENTRY_PAGES), err);
 	return status;
 }
 
@@ -109,10 +184,10 @@ static int mend_table(struct checking *k, unsigned copy, struct error *err)
 	int status = table ? container_load(k->c, table, VHDX_TABLE_BYTES, VHDX_TABLE_OFFSET(!copy), err)
 			   : error_set(err, -ENOMEM, "no memory");
 
-	if (!status)
-		status = container_store(k->c, table, VHDX_TABLE_BYTES, VHDX_TABLE_OFFSET(copy), err);
+	for (uint32_t at = 0; at < VHDX_TABLE_BYTES && !status; at += VHDX_PAGE)
+		status = keep_page(k, VHDX_TABLE_OFFSET(copy) + at, table + at, err);
 	free(table);
-	return status ? status : container_sync(k->c, err);
+	return status;
 }
 
 static int check_tables(struct checking *k, const struct vhdx_regions *r, struct error *err)
@@ -122,9 +197,9 @@ static int check_tables(struct checking *k, const struct vhdx_regions *r, struct
 	for (unsigned i = 0; i < 2 && !status; i++) {
 		if (r->valid[i] && !(i && r->differ))
 			continue;
-		tell(k, i ? "region table at 256 KiB" : "region table at 192 KiB", "written anew from the other one", "%s%s",
-		     r->valid[i] ? "is not the same as the first" : "not valid: ", r->valid[i] ? "" : r->why[i]);
-		if (k->repair)
+		tell(k, i ? "region table at 256 KiB" : "region table at 192 KiB", through_log(k, "written anew from the other one"),
+		     "%s%s", r->valid[i] ? "is not the same as the first" : "not valid: ", r->valid[i] ? "" : r->why[i]);
+		if (k->repair && through_log(k, ""))
 			status = mend_table(k, i, err);
 	}
 	return status;
@@ -182,7 +257,7 @@ static void tell_entry(struct checking *k, const struct entry *e, const char *re
 	char what[80];
 
 	snprintf(what, sizeof(what), "%s %" PRIu64, e->is_bitmap ? "sector bitmap of chunk" : "entry of block", e->block);
-	tell(k, what, repair, "%#018" PRIx64 " %s", e->value, why);
+	tell(k, what, through_log(k, repair), "%#018" PRIx64 " %s", e->value, why);
 }
 
 /* What can be mended of the entry alone. */
@@ -214,10 +289,32 @@ static const char *fault_of(struct checking *k, const struct entry *e)
 	return e->is_bitmap ? vhdx_bitmap_fault(k->x, e->mended) : vhdx_entry_fault(k->x, e->block, e->mended);
 }
 
+/* Space that a block has kept though it holds nothing: without it, it holds nothing either. */
+static void check_kept_place(struct checking *k, struct entry *e)
+{
+	const char *why = vhdx_range_fault(k->x, VHDX_OFFSET(e->mended), k->x->meta.block_size);
+
+	if (!why && !use(k, VHDX_OFFSET(e->mended), k->x->meta.block_size))
+		why = "points at what something else has";
+	if (!why)
+		return;
+	tell_entry(k, e, "the offset is cleared", why);
+	e->mended = VHDX_STATE(e->mended);
+}
+
+static bool keeps_place(const struct entry *e)
+{
+	enum vhdx_state state = VHDX_STATE(e->mended);
+
+	return !e->is_bitmap && VHDX_OFFSET(e->mended) && (state == VHDX_UNDEFINED || state == VHDX_UNMAPPED);
+}
+
 static void check_place(struct checking *k, struct entry *e)
 {
 	const char *why;
 
+	if (keeps_place(e))
+		check_kept_place(k, e);
 	if (!points(e->mended))
 		return;
 	why = fault_of(k, e);
@@ -272,26 +369,7 @@ static bool check_entry(struct checking *k, struct entry *e)
 	return e->mended != e->value;
 }
 
-/* ------------------------------------------------------------------ mending the table */
-
-static int keep_page(struct checking *k, uint64_t number, const uint8_t *page, struct error *err)
-{
-	if (k->nr_mended == k->room) {
-		size_t room = k->room ? 2 * k->room : 16;
-		uint8_t *pages = reallocarray(k->mended, room, VHDX_PAGE);
-		uint64_t *numbers;
-		if (pages)
-			k->mended = pages;
-		numbers = pages ? reallocarray(k->numbers, room, sizeof(*numbers)) : NULL;
-		if (!numbers)
-			return error_set(err, -ENOMEM, "no memory");
-		k->numbers = numbers;
-		k->room = room;
-	}
-	memcpy(k->mended + k->nr_mended * VHDX_PAGE, page, VHDX_PAGE);
-	k->numbers[k->nr_mended++] = number;
-	return 0;
-}
+/* ------------------------------------------------------------------ all entries */
 
 static int check_page(struct checking *k, uint64_t number, uint8_t *page, struct error *err)
 {
@@ -304,7 +382,7 @@ static int check_page(struct checking *k, uint64_t number, uint8_t *page, struct
 		le64_put(page + 8 * i, e.mended);
 		changed = true;
 	}
-	return changed && k->repair ? keep_page(k, number, page, err) : 0;
+	return changed && k->repair && through_log(k, "") ? keep_page(k, atomic_load(&k->x->bat_offset) + number * VHDX_PAGE, page, err) : 0;
 }
 
 static int check_entries(struct checking *k, struct error *err)
@@ -324,62 +402,21 @@ static int check_entries(struct checking *k, struct error *err)
 	return status;
 }
 
-/* One entry of the log with some of the pages; then it is replayed, as if somebody had been interrupted. */
-static int mend_some(struct checking *k, size_t first, uint32_t count, struct error *err)
-{
-	struct vhdx_headers h = k->x->headers;
-	struct vhdx_logged pages[ENTRY_PAGES];
-	struct vhdx_log_entry e = {.sequence = 1, .flushed_size = container_size(k->c) & ~(VHDX_MIB - 1)};
-	uint8_t *entry = malloc(vhdx_log_entry_size(count));
-	struct vhdx_header next = h.current;
-	struct failure why = {0};
-	struct vhdx_log log;
-	int status = entry && !guid_random(&next.log) ? 0 : error_set(err, -ENOMEM, "no memory");
-
-	e.last_size = (container_size(k->c) + VHDX_MIB - 1) & ~(VHDX_MIB - 1);
-	for (uint32_t i = 0; i < count; i++)
-		pages[i] = (struct vhdx_logged){atomic_load(&k->x->bat_offset) + k->numbers[first + i] * VHDX_PAGE,
-						k->mended + (first + i) * VHDX_PAGE};
-	if (!status) {
-		vhdx_log_encode(&e, &next.log, pages, count, entry);
-		status = container_store(k->c, entry, vhdx_log_entry_size(count), k->x->log_offset, err);
-	}
-	free(entry);
-	if (!status)
-		status = container_sync(k->c, err);
-	if (!status && vhdx_header_store(k->c, &h, &next, &(struct io){.failure = &why}))
-		status = error_set(err, -EIO, "%s", why.text);
-	if (!status)
-		status = container_sync(k->c, err);
-	if (!status)
-		status = vhdx_log_load(k->c, &h.current, &log, err);
-	if (status)
-		return status;
-	status = vhdx_log_replay(&log, &h, err);
-	vhdx_log_free(&log);
-	k->x->headers = h;
-	return status;
-}
-
-static int mend_entries(struct checking *k, struct error *err)
-{
-	int status = 0;
-
-	for (size_t i = 0; i < k->nr_mended && !status; i += ENTRY_PAGES)
-		status = mend_some(k, i, (uint32_t)(k->nr_mended - i < ENTRY_PAGES ? k->nr_mended - i : ENTRY_PAGES), err);
-	return status;
-}
-
 /* ------------------------------------------------------------------ all of it */
 
 static int check_end(struct checking *k, struct error *err)
 {
 	uint64_t size = container_size(k->x->file), whole = (size + VHDX_MIB - 1) & ~(VHDX_MIB - 1);
+	int status = 0;
 
 	if (size == whole)
 		return 0;
 	tell(k, "end of the file", "it becomes longer", "%" PRIu64 " bytes are not whole MiB", size);
-	return k->repair ? container_set_size(k->c, whole, err) : 0;
+	if (k->repair)
+		status = begin_mending(k, err);
+	if (k->repair && !status)
+		status = container_set_size(k->c, whole, err);
+	return status || !k->repair ? status : container_sync(k->c, err);
 }
 
 static void summarize(struct checking *k)
@@ -403,14 +440,14 @@ static int check_layer(struct checking *k, struct error *err)
 	if (!status)
 		status = check_entries(k, err);
 	if (!status && k->repair)
-		status = mend_entries(k, err);
+		status = mend_pages(k, err);
 	if (!status)
 		status = check_end(k, err);
 	if (!status)
 		summarize(k);
 	free(k->used);
 	free(k->mended);
-	free(k->numbers);
+	free(k->targets);
 	return status;
 }
 
@@ -425,16 +462,13 @@ static int tell_unusable(struct checking *k, struct error *why)
 
 static int check_file(struct checking *k, struct error *why)
 {
-	struct vhdx_headers h;
 	struct layer *l;
-	int status = vhdx_headers_load(k->c, &h, why);
+	int status = vhdx_headers_load(k->c, &k->headers, why);
 
-	if (status)
-		return status;
-	check_headers(k, &h);
-	status = mend_headers(k, &h, why);
 	if (!status)
-		status = check_log(k, &h, why);
+		status = check_headers(k, why);
+	if (!status)
+		status = check_log(k, why);
 	if (!status)
 		status = vhdx_layer_open_as(k->c, true, &l, why);
 	if (status)

@@ -134,6 +134,18 @@ int vhdx_header_store(struct container *c, struct vhdx_headers *h, const struct 
 	return 0;
 }
 
+int vhdx_header_begin(struct container *c, struct vhdx_headers *h, struct error *err)
+{
+	struct vhdx_header next = h->current;
+	struct failure why = {0};
+	int status = guid_random(&next.file_write);
+
+	if (status)
+		return error_set_errno(err, status, "no random numbers");
+	status = vhdx_header_store(c, h, &next, &(struct io){.failure = &why});
+	return status ? error_set(err, status, "%s", why.text) : container_sync(c, err);
+}
+
 /* ------------------------------------------------------------------ region tables */
 
 void vhdx_regions_encode(const struct vhdx_region *regions, unsigned count, uint8_t *table)

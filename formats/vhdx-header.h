@@ -37,6 +37,9 @@ int vhdx_headers_load(struct container *c, struct vhdx_headers *out, struct erro
  */
 int vhdx_header_store(struct container *c, struct vhdx_headers *h, const struct vhdx_header *next, const struct io *io);
 
+/* Stores the current one again with a new FileWriteGuid, durably: what who changes the file in any way begins with (2.2.2). */
+int vhdx_header_begin(struct container *c, struct vhdx_headers *h, struct error *err);
+
 /* The 4 KiB of a header. */
 void vhdx_header_encode(const struct vhdx_header *h, uint8_t page[VHDX_PAGE]);
 

@@ -412,20 +412,20 @@ static int change_file(void *argument, uint64_t target, uint64_t length, const u
 
 int vhdx_log_replay(struct vhdx_log *l, struct vhdx_headers *h, struct error *err)
 {
-	struct vhdx_header next = h->current;
+	struct vhdx_header next;
 	struct failure why = {0};
-	int status = vhdx_log_each(l, change_file, l->c, err);
+	int status = vhdx_header_begin(l->c, h, err);
 
+	if (!status)
+		status = vhdx_log_each(l, change_file, l->c, err);
 	if (!status && l->last_size > container_size(l->c))
 		status = container_set_size(l->c, l->last_size, err);
 	if (!status)
 		status = container_sync(l->c, err);
 	if (status)
 		return status;
+	next = h->current;
 	memset(&next.log, 0, sizeof(next.log));
-	status = guid_random(&next.file_write);
-	if (status)
-		return error_set_errno(err, status, "no random numbers");
 	for (unsigned i = 0; i < 2 && !status; i++) { /* both copies, as the specification wants it */
 		status = vhdx_header_store(l->c, h, &next, &(struct io){.failure = &why});
 		if (status)

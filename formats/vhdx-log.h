@@ -47,8 +47,8 @@ typedef int vhdx_log_change(void *argument, uint64_t target, uint64_t length, co
 int vhdx_log_each(struct vhdx_log *l, vhdx_log_change *change, void *argument, struct error *err);
 
 /*
- * Replays into the file and makes it durable, then says so in the header, under a new FileWriteGuid, and makes that durable.
- * Interrupted at any point it can be done again.
+ * Replays into the file, whose header gets a new FileWriteGuid before, and makes it durable; then says so in the header, and makes that
+ * durable. Interrupted at any point it can be done again.
  */
 int vhdx_log_replay(struct vhdx_log *l, struct vhdx_headers *h, struct error *err);
 

@@ -6,7 +6,7 @@
 
 #include "formats/crc32c.h"
 #include "formats/endian.h"
-#include "formats/vhdx-format.h"
+#include "formats/vhdx-header.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define TABLE (3 * MIB) /* where our own files have it */
@@ -148,7 +148,8 @@ static void test_entries(void)
 		{(UINT64_C(1) << 40) | 6, "ends behind the end of the file"},
 		{MIB | 6, "lies in the log"},        {METADATA | 6, "lies in a region"},
 		{MIB * 5 | 2, "must be 0"},          {MIB * 5 | 0, "must be 0"},
-		{8, "reserved bits"},
+		{8, "reserved bits"},                {MIB | 1, "lies in the log"},
+		{(UINT64_C(1) << 40) | 3, "ends behind the end of the file"},
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
@@ -172,6 +173,38 @@ static void test_space_of_two(void)
 
 	poke64(r, TABLE + 8 * 50, peek64(r, TABLE));
 	check_told(r, "something else has");
+}
+
+/* What a block without content has kept may be another's by now. */
+static void test_kept_space_of_another(void)
+{
+	struct recorder *r = replayed(false);
+
+	poke64(r, TABLE + 8 * 50, (peek64(r, TABLE) & ~UINT64_C(7)) | VHDX_UNMAPPED);
+	check_mended(r, "something else has");
+}
+
+/* Such a file is read, but nothing that would go through the log is mended. */
+static void test_no_log(void)
+{
+	struct recorder *r = replayed(false);
+	struct vhdx_headers h;
+	uint8_t page[VHDX_PAGE];
+
+	CHECK_EQ(vhdx_headers_load(recorder_container(r), &h, NULL), 0);
+	h.current.log_length = 0;
+	h.current.log_offset = 0;
+	vhdx_header_encode(&h.current, page);
+	for (unsigned slot = 0; slot < 2; slot++)
+		poke(r, VHDX_HEADER_OFFSET(slot), page, sizeof(page));
+	CHECK_EQ(errors_of(r, false, NULL), 0);
+	poke64(r, TABLE + 8 * 40, MIB * 5 | 2);
+	check_told(r, "must be 0");
+	r = replayed(false);
+	for (unsigned slot = 0; slot < 2; slot++)
+		poke(r, VHDX_HEADER_OFFSET(slot), page, sizeof(page));
+	poke64(r, VHDX_TABLE_OFFSET(1) + 1000, 1);
+	check_told(r, "checksum");
 }
 
 static void test_a_bitmap_that_is_missing(void)
@@ -225,6 +258,106 @@ static void test_nothing_is_written_to_a_damaged_file(void)
 	CHECK_EQ(disk_close(d, NULL), 0);
 }
 
+/* ------------------------------------------------------------------ before the first change */
+
+static struct guid file_write_of(struct recorder *r)
+{
+	struct vhdx_headers h = {0};
+
+	CHECK_EQ(vhdx_headers_load(recorder_container(r), &h, NULL), 0);
+	return h.current.file_write;
+}
+
+/* All but the headers. */
+static bool is_unchanged(struct recorder *a, struct recorder *b)
+{
+	uint64_t size = container_size(recorder_container(a)), begin = VHDX_TABLE_OFFSET(0);
+	static uint8_t x[1 << 16], y[1 << 16];
+
+	if (size != container_size(recorder_container(b)))
+		return false;
+	for (uint64_t at = 0; at < size; at += sizeof(x)) {
+		size_t n = size - at < sizeof(x) ? size - at : sizeof(x);
+		at = at == VHDX_HEADER_OFFSET(0) ? begin : at;
+		CHECK_EQ(container_read(recorder_container(a), x, n, at, &io_plain), 0);
+		CHECK_EQ(container_read(recorder_container(b), y, n, at, &io_plain), 0);
+		if (memcmp(x, y, n) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* While the header that counts has the old FileWriteGuid, nothing else is another, whatever of it has come to the medium (2.2.2, 2.2.2.1). */
+static void check_header_comes_first(struct recorder *r, void (*change)(struct recorder *r))
+{
+	struct guid old = file_write_of(r), new;
+	struct recorder *before;
+
+	recorder_begin(r);
+	before = recorder_cut(r, 0, UNFLUSHED_ANY, 0);
+	recorder_hold(r);
+	change(r);
+	for (unsigned n = 1; n <= recorder_calls(r); n++)
+		for (uint64_t seed = 0; seed < 8; seed++) {
+			struct recorder *cut = recorder_cut(r, n, UNFLUSHED_ANY, seed);
+			new = file_write_of(cut);
+			if (!CHECK(!guid_equal(&new, &old) || is_unchanged(cut, before)))
+				recorder_tell(r, n, UNFLUSHED_ANY, seed);
+			container_close(recorder_container(cut), false, NULL);
+		}
+	new = file_write_of(r);
+	CHECK(!guid_equal(&new, &old));
+	container_close(recorder_container(before), false, NULL);
+	container_close(recorder_container(r), false, NULL);
+}
+
+static void change_by_opening(struct recorder *r)
+{
+	CHECK_EQ(disk_close(lab_open(recorder_container(r), "again"), NULL), 0);
+}
+
+static void change_by_writing(struct recorder *r)
+{
+	struct disk *d = lab_open(recorder_container(r), "again");
+	char data[4096] = "z";
+
+	CHECK_EQ(disk_write(d, &VEC_FLAT(data, 4096), 0, &io_plain), 0);
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
+static void change_by_repair(struct recorder *r)
+{
+	CHECK(errors_of(r, true, "") > 0);
+	container_close(recorder_container(r), false, NULL);
+}
+
+static void change_by_compacting(struct recorder *r)
+{
+	struct vhdx_compact_result result;
+
+	CHECK_EQ(vhdx_compact(recorder_container(r), true, &result, NULL), 0);
+	container_close(recorder_container(r), false, NULL);
+}
+
+static void test_the_header_comes_first(void)
+{
+	struct recorder *r;
+
+	check_header_comes_first(finished(false), change_by_opening);
+	check_header_comes_first(finished(false), change_by_repair);
+	check_header_comes_first(replayed(false), change_by_writing);
+	check_header_comes_first(replayed(true), change_by_compacting);
+	r = replayed(false);
+	poke64(r, TABLE + 8 * 40, MIB * 5 | 2);
+	check_header_comes_first(r, change_by_repair);
+	r = replayed(false);
+	poke64(r, VHDX_TABLE_OFFSET(1) + 1000, 1);
+	check_header_comes_first(r, change_by_repair);
+	r = replayed(false);
+	CHECK_EQ(container_set_size(recorder_container(r), container_size(recorder_container(r)) + 512, NULL), 0);
+	check_header_comes_first(r, change_by_repair);
+}
+
 int main(void)
 {
 	TAP_RUN(test_a_good_file_has_no_errors);
@@ -234,9 +367,12 @@ int main(void)
 	TAP_RUN(test_entries);
 	TAP_RUN(test_partial_without_a_parent);
 	TAP_RUN(test_space_of_two);
+	TAP_RUN(test_kept_space_of_another);
+	TAP_RUN(test_no_log);
 	TAP_RUN(test_a_bitmap_that_is_missing);
 	TAP_RUN(test_an_end_within_a_mib);
 	TAP_RUN(test_what_cannot_be_opened_is_told);
 	TAP_RUN(test_nothing_is_written_to_a_damaged_file);
+	TAP_RUN(test_the_header_comes_first);
 	return TAP_DONE();
 }
