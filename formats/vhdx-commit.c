@@ -343,6 +343,19 @@ int vhdx_commit_pages(struct vhdx *x, const struct vhdx_logged *pages, uint32_t 
 	return status;
 }
 
+int vhdx_commit_forget(struct vhdx *x, const struct io *io)
+{
+	struct vhdx_commit *c = &x->writer->commit;
+	int status;
+
+	wait_mutex_lock(&c->lock);
+	status = commit(x, NULL, 0, io);
+	if (!status && !guid_is_null(&c->guid)) /* the page that is kept free may have been used for this before, and nothing since */
+		status = c->position < x->headers.current.log_length ? kill_entries(x, io) : begin_log(x, NULL, 0, io);
+	wait_mutex_unlock(&c->lock);
+	return status;
+}
+
 /* ------------------------------------------------------------------ moving the table */
 
 static int copy_table(struct vhdx *x, uint64_t to, uint64_t length, const struct io *io)

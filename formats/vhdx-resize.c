@@ -51,24 +51,24 @@ static int add_size(struct vhdx *x, struct metadata *m, uint64_t size, const str
 	return status;
 }
 
-static void add_tables(struct vhdx *x, struct metadata *m, uint64_t offset, uint32_t length)
+static int add_tables(struct vhdx *x, struct metadata *m, uint64_t offset, uint32_t length, const struct io *io)
 {
-	struct vhdx_region *list = x->regions.all, old = x->regions.bat;
+	struct vhdx_region *list = calloc(x->regions.count, sizeof(*list));
 
+	if (!list)
+		return io_fail(io, -ENOMEM, "'%s': no memory", x->file->name);
+	memcpy(list, x->regions.all, x->regions.count * sizeof(*list));
 	for (unsigned i = 0; i < x->regions.count; i++)
-		if (guid_equal(&list[i].id, &old.id)) {
-			struct vhdx_region *copy = calloc(x->regions.count, sizeof(*copy));
-			if (!copy)
-				return;
-			memcpy(copy, list, x->regions.count * sizeof(*copy));
-			copy[i].offset = offset;
-			copy[i].length = length;
-			vhdx_regions_encode(copy, x->regions.count, m->table);
-			free(copy);
+		if (guid_equal(&list[i].id, &x->regions.bat.id)) {
+			list[i].offset = offset;
+			list[i].length = length;
 		}
+	vhdx_regions_encode(list, x->regions.count, m->table);
+	free(list);
 	for (unsigned copy = 0; copy < 2; copy++)
 		for (uint32_t at = 0; at < VHDX_TABLE_BYTES; at += VHDX_PAGE)
 			m->pages[m->count++] = (struct vhdx_logged){VHDX_TABLE_OFFSET(copy) + at, m->table + at};
+	return 0;
 }
 
 /* ------------------------------------------------------------------ growing */
@@ -104,7 +104,10 @@ static int set_entries(struct vhdx *x, uint64_t from, uint64_t to, const struct 
 	return status;
 }
 
-/* Whole pages of the table that nothing points into yet, and of which none is in memory. */
+/*
+ * Whole pages of the table that nothing points into yet, and of which none is in memory. Nor in the log, from which a replay would
+ * bring back what they held when the disk was this large before.
+ */
 static int write_entries(struct vhdx *x, uint64_t from, uint64_t to, const struct io *io)
 {
 	uint8_t page[VHDX_PAGE];
@@ -131,25 +134,36 @@ static int make_entries(struct vhdx *x, uint64_t from, uint64_t to, const struct
 	if (to - from <= FEW_ENTRIES || whole >= to)
 		return set_entries(x, from, to, io);
 	status = set_entries(x, from, whole, io);
+	if (!status)
+		status = vhdx_commit_forget(x, io);
 	return status ? status : write_entries(x, whole, to, io);
 }
 
-/* A longer table in a new place. */
+/* Zeroes for a table of this length. */
+static int take_table(struct vhdx *x, uint64_t length, uint64_t *offset, const struct io *io)
+{
+	enum vhdx_space_kind kind;
+	int status = vhdx_space_take(x, length, offset, &kind, io);
+
+	if (status || kind != VHDX_SPACE_STALE)
+		return status;
+	status = x->file->ops->zero(x->file, *offset, length, false, io);
+	if (status)
+		vhdx_space_return(x, *offset, length);
+	return status;
+}
+
+/* A longer table in a new place. When that fails, nobody knows whether a replay would move it: the place stays taken. */
 static int move_table(struct vhdx *x, uint64_t entries, const struct io *io)
 {
 	uint64_t length = (entries * 8 + VHDX_MIB - 1) & ~(VHDX_MIB - 1), offset;
 	struct metadata *m = calloc(1, sizeof(*m));
-	enum vhdx_space_kind kind;
-	int status = m ? 0 : io_fail(io, -ENOMEM, "'%s': no memory", x->file->name);
+	int status = m ? take_table(x, length, &offset, io) : io_fail(io, -ENOMEM, "'%s': no memory", x->file->name);
 
 	if (!status)
-		status = vhdx_space_take(x, length, &offset, &kind, io);
-	if (!status && kind == VHDX_SPACE_STALE)
-		status = x->file->ops->zero(x->file, offset, length, false, io);
-	if (!status) {
-		add_tables(x, m, offset, (uint32_t)length);
+		status = add_tables(x, m, offset, (uint32_t)length, io);
+	if (!status)
 		status = vhdx_commit_move(x, offset, (uint32_t)length, m->pages, m->count, io);
-	}
 	free(m);
 	return status;
 }

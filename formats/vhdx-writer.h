@@ -124,6 +124,9 @@ int vhdx_commit_flush(struct vhdx *x, const struct io *io);
  */
 int vhdx_commit_pages(struct vhdx *x, const struct vhdx_logged *pages, uint32_t count, const struct io *io);
 
+/* As vhdx_commit_flush(), and nothing that was logged up to now is written again by a replay. */
+int vhdx_commit_forget(struct vhdx *x, const struct io *io);
+
 /*
  * Moves the table to `offset`, where there are `length` bytes that read as zero, in one step with `count` pages of metadata that
  * say so. The space it leaves is not used again while the file is open.

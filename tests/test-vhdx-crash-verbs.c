@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The power goes while a file is resized, made smaller, mended, merged into its parent or given another one: what is left opens, checks
+ * The power goes while a file is made, resized, made smaller, mended, merged into its parent or given another one: what is left opens, checks
  * clean, and holds what it did before or after; and the work can be done again on it.
  *
  * A scene is one to three files in memory, and states: what the disk is to hold, one after the other. The calls on all files are one
@@ -11,6 +11,7 @@
  */
 #include "tests/vhdx-cuts.h"
 
+#include "cli/merge.h"
 #include "formats/endian.h"
 #include "formats/vhdx-file.h"
 #include "formats/vhdx-locator.h"
@@ -37,7 +38,7 @@ struct scene {
 	const char *name;
 	struct recorder *files[MOST_FILES]; /* the one that is opened first */
 	unsigned nr_files;
-	bool over; /* without other files: a base shows through */
+	uint64_t over; /* without other files: a base of this size shows through */
 	bool (*again)(struct scene *cut);
 	struct state states[MOST_STATES];
 	unsigned nr_states;
@@ -234,7 +235,7 @@ static struct disk *open_scene(struct scene *s)
 	if (s->nr_files > 1)
 		return open_child(s);
 	if (s->over)
-		return lab_open_over(recorder_container(s->files[0]), base_create(MODEL, SECTOR), s->name);
+		return lab_open_over(recorder_container(s->files[0]), base_create(s->over, SECTOR), s->name);
 	return lab_open(recorder_container(s->files[0]), s->name);
 }
 
@@ -305,8 +306,8 @@ static bool try_cut(struct scene *s, unsigned moment, enum unflushed_order order
 	return good;
 }
 
-/* Cuts the scene, whose work is done, and ends it. */
-static void cut_scene(struct scene *s, unsigned usual)
+/* Cuts the scene, whose work is done. Its files stay. */
+static void cut_scene_but_keep(struct scene *s, unsigned usual)
 {
 	unsigned wanted = cuts_wanted(usual), every = s->nr_files > 1 || s->over ? 0 : referee_every(REFEREE_EVERY);
 
@@ -320,6 +321,11 @@ static void cut_scene(struct scene *s, unsigned usual)
 	for (unsigned i = 0; i < s->nr_states; i++)
 		free(s->states[i].tags);
 	free(s->moments);
+}
+
+static void cut_scene(struct scene *s, unsigned usual)
+{
+	cut_scene_but_keep(s, usual);
 	close_files(s);
 }
 
@@ -381,7 +387,7 @@ static void make_scene(struct scene *s, bool child)
 	struct disk *d;
 
 	s->random = random_stream(child);
-	s->over = child;
+	s->over = child ? MODEL : 0;
 	s->files[0] = lab_create(&o);
 	s->nr_files = 1;
 	state->size = MODEL;
@@ -530,7 +536,8 @@ static void test_repair(void)
 
 /* ------------------------------------------------------------------ into the parent, and another parent */
 
-static struct recorder *make_file(const struct vhdx_create_options *o, uint32_t tag)
+/* Every third MiB from the first on is full of the tag. */
+static struct recorder *make_file(const struct vhdx_create_options *o, uint32_t tag, unsigned first)
 {
 	struct recorder *r = lab_create(o);
 	struct disk *d;
@@ -539,7 +546,7 @@ static struct recorder *make_file(const struct vhdx_create_options *o, uint32_t 
 	recorder_hold(r);
 	d = lab_open(recorder_container(r), "parent");
 	tag_fill(data, MIB, tag);
-	for (unsigned i = 0; i < 8 && d; i += 3)
+	for (unsigned i = first; i < 8 && d; i += 3)
 		CHECK_EQ(disk_write(d, &VEC_FLAT(data, MIB - 4096), i * MIB + 4096, &io_plain), 0);
 	CHECK_EQ(disk_close(d, NULL), 0);
 	free(data);
@@ -567,8 +574,8 @@ static struct guid guid_of(struct recorder *r)
 	return id;
 }
 
-/* A child over the first of `parents` files that hold the same. */
-static void make_family(struct scene *s, unsigned parents)
+/* A child over the first of `parents` files, which hold the same unless `differ`. */
+static void make_family(struct scene *s, unsigned parents, bool differ)
 {
 	struct vhdx_create_options o = options_of(false), of_child = options_of(true);
 	struct state *state = begin_state(s);
@@ -577,7 +584,7 @@ static void make_family(struct scene *s, unsigned parents)
 	s->random = random_stream(2 + parents);
 	o.block_size = 2 * MIB;
 	for (s->nr_files = 1; s->nr_files <= parents; s->nr_files++)
-		s->files[s->nr_files] = make_file(&o, 0x4000);
+		s->files[s->nr_files] = make_file(&o, 0x4000, differ ? s->nr_files - 1 : 0);
 	of_child.parent = guid_of(s->files[1]);
 	s->files[0] = lab_create(&of_child);
 	state->size = MODEL;
@@ -606,7 +613,7 @@ static void test_merge(void)
 {
 	struct scene s = {.name = "merge", .again = merge};
 
-	make_family(&s, 1);
+	make_family(&s, 1, false);
 	watch(&s);
 	CHECK(merge(&s));
 	cut_scene(&s, 200);
@@ -626,14 +633,171 @@ static void test_rebase(void)
 {
 	struct scene s = {.name = "rebase", .again = rebase};
 
-	make_family(&s, 2);
+	make_family(&s, 2, false);
 	watch(&s);
 	CHECK(rebase(&s));
 	cut_scene(&s, 100);
 }
 
+static struct progress *progress;
+
+/* One of the other files as a disk, which is looked at only. */
+static struct disk *look_at(struct recorder *r)
+{
+	recorder_set_read_only(r, true);
+	recorder_hold(r);
+	return lab_open(recorder_container(r), "parent");
+}
+
+/* As platter-rebase(1) does it: what the child lacks and the other parent does not hold like that comes to the child, then the name. */
+static bool keep_content(struct scene *s)
+{
+	CLEANUP_ERROR struct error err = {0};
+	struct disk *now, *next = look_at(s->files[2]);
+	struct layer_place parent = {0};
+	struct layer *child;
+	uint64_t bytes;
+	int status;
+
+	recorder_hold(s->files[0]);
+	if (!next || !CHECK_EQ(vhdx_layer_open(recorder_container(s->files[0]), &child, NULL), 0))
+		return false;
+	vhdx_keep_data_id(child);
+	parent.layer = open_parent(s, child);
+	if (!parent.layer || !CHECK_EQ(layered_create("vhdx", &parent, 1, NULL, 0, OPEN_READ_ONLY, &now, NULL), 0))
+		return false;
+	status = merge_keep_content(child, now, next, progress, &bytes, &err);
+	if (status)
+		tap_diag("%s: %s", s->name, error_text(&err));
+	CHECK_EQ(child->ops->close(child, status != 0, NULL), 0);
+	CHECK_EQ(disk_close(now, NULL), 0);
+	CHECK_EQ(disk_close(next, NULL), 0);
+	return !status;
+}
+
+static bool safe_rebase(struct scene *s)
+{
+	return keep_content(s) && rebase(s);
+}
+
+static void test_safe_rebase(void)
+{
+	struct scene s = {.name = "safe rebase", .again = safe_rebase};
+	struct guid id, now;
+
+	make_family(&s, 2, true);
+	id = guid_of(s.files[0]);
+	watch(&s);
+	CHECK(safe_rebase(&s));
+	cut_scene_but_keep(&s, 100);
+	now = guid_of(s.files[0]);
+	CHECK(guid_equal(&now, &id)); /* children of the child go on */
+	close_files(&s);
+}
+
+/* ------------------------------------------------------------------ growing over what was logged */
+
+static struct disk *open_with_few_pages(struct scene *s, struct layer **child)
+{
+	struct layer_place top = {0};
+	struct disk *d = NULL;
+
+	recorder_hold(s->files[0]);
+	if (!CHECK_EQ(vhdx_layer_open(recorder_container(s->files[0]), &top.layer, NULL), 0))
+		return NULL;
+	*child = top.layer;
+	vhdx_of(top.layer)->pages.limit = 2;
+	CHECK_EQ(layered_create_over("vhdx", &top, base_create(s->over, SECTOR), 0, &d, NULL), 0);
+	return d;
+}
+
+/* Entries that are many are written in their places at once: the log may not hold what they were before. */
+static void test_growing_again(void)
+{
+	struct scene s = {.name = "growing again"};
+	const uint64_t large = UINT64_C(200) << 30;
+	struct layer *child;
+	struct disk *d;
+
+	make_scene(&s, true);
+	s.over = large;
+	watch(&s);
+	d = open_with_few_pages(&s, &child);
+	REQUIRE(d != NULL);
+	do_resize(&s, d, large);
+	do_resize(&s, d, 512 * MIB); /* whole pages of entries */
+	for (uint64_t n = 500; n < 520; n++)
+		CHECK_EQ(vhdx_page_load(vhdx_of(child), n, &io_plain), 0);
+	CHECK(!vhdx_page_peek(vhdx_of(child), 1));
+	do_resize(&s, d, large);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	cut_scene(&s, 60);
+}
+
+/* ------------------------------------------------------------------ making */
+
+/* It is no file of this kind, or all of one. */
+static bool is_nothing_or_new(struct recorder *r, bool child, bool answered)
+{
+	struct scene s = {.name = "making", .files = {r}, .nr_files = 1, .over = child ? MODEL : 0};
+	struct state *state = begin_state(&s);
+	bool good = true;
+	uint64_t why;
+
+	state->size = MODEL;
+	if (child)
+		show_base(state);
+	for (unsigned read_only = 0; read_only < 2 && good; read_only++) {
+		struct layer *l;
+		struct disk *d;
+		recorder_set_read_only(r, read_only);
+		good = !answered;
+		if (vhdx_layer_open(recorder_container(r), &l, NULL))
+			continue;
+		vhdx_layer_release(l);
+		d = open_scene(&s);
+		good = d && is_in(state, d, &why) && checks_clean(r, true);
+		if (d)
+			CHECK_EQ(disk_close(d, NULL), 0);
+	}
+	free(state->tags);
+	return good;
+}
+
+static void check_creation(const struct vhdx_create_options *o)
+{
+	struct recorder *r = recorder_create("new.vhdx");
+
+	recorder_begin(r);
+	CHECK_EQ(vhdx_create(recorder_container(r), o, NULL), 0);
+	for (unsigned n = 0, last = recorder_calls(r); n <= last; n++)
+		for (uint64_t seed = 0; seed < 24; seed++) {
+			struct recorder *cut = recorder_cut(r, n, UNFLUSHED_ANY, seed);
+			bool good = CHECK(is_nothing_or_new(cut, o->has_parent, n == last));
+			container_close(recorder_container(cut), false, NULL);
+			if (good)
+				continue;
+			recorder_tell(r, n, UNFLUSHED_ANY, seed);
+			n = last;
+			break;
+		}
+	container_close(recorder_container(r), false, NULL);
+}
+
+static void test_making(void)
+{
+	struct vhdx_create_options o = options_of(false), of_child = options_of(true);
+
+	check_creation(&o);
+	check_creation(&of_child);
+	o.fixed = true;
+	check_creation(&o);
+}
+
 int main(void)
 {
+	CHECK_EQ(progress_begin(&progress, "test", PROGRESS_NONE, NULL), 0);
+	TAP_RUN(test_making);
 	TAP_RUN(test_resize);
 	TAP_RUN(test_resize_of_a_child);
 	TAP_RUN(test_compact);
@@ -641,5 +805,8 @@ int main(void)
 	TAP_RUN(test_repair);
 	TAP_RUN(test_merge);
 	TAP_RUN(test_rebase);
+	TAP_RUN(test_safe_rebase);
+	TAP_RUN(test_growing_again);
+	progress_end(progress);
 	return TAP_DONE();
 }

@@ -329,6 +329,16 @@ static void test_large_sectors(void)
 	crash(&w, 8);
 }
 
+/* Of the whole size from the beginning: but for zeroes, nothing but the headers changes beside the data. */
+static void test_fixed(void)
+{
+	static const struct workload w = {.name = "fixed",
+					  .options = {.size = 8 * MIB + 512 * 9, .block_size = MIB, .fixed = true},
+					  .steps = 110,
+					  .flush_every = 4};
+	crash(&w, 8);
+}
+
 static void test_differencing(void)
 {
 	static const struct workload w = {.name = "differencing",
@@ -427,6 +437,7 @@ int main(void)
 	TAP_RUN(test_a_full_log);
 	TAP_RUN(test_dynamic);
 	TAP_RUN(test_often_flushed);
+	TAP_RUN(test_fixed);
 	TAP_RUN(test_large_sectors);
 	TAP_RUN(test_differencing);
 	TAP_RUN(test_differencing_large_sectors);
