@@ -76,7 +76,7 @@ static int copy_all(const struct verb_arguments *a, struct disk *from, struct ta
 		.to_is_zero = t->is_new,
 		.progress = progress,
 	};
-	int status = check_not_same(from, t->disk, err);
+	int status = t->is_new ? 0 : check_not_same(from, t->disk, err); /* what was just made is no source */
 
 	if (!status && a->options[OPTION_FLATTEN])
 		status = check_alone(t->disk, err);

@@ -26,6 +26,8 @@ struct run {
 	uint64_t number;
 	bool over;
 	int status;
+	pthread_t threads[SWEEP_MAX_JOBS];
+	unsigned made, wanted; /* of threads, besides the calling one */
 };
 
 /* ------------------------------------------------------------------ cutting, under the lock */
@@ -131,10 +133,28 @@ static bool take_locked(struct run *r, struct piece *p)
 
 /* ------------------------------------------------------------------ threads */
 
+static void *work(void *argument);
+
+/*
+ * Whoever takes a piece makes one more thread, so that there are as many as there is work, and none where there is nothing to do.
+ * Under the lock, and only while pieces are left: who has found none left knows that no more are made.
+ */
+static void make_thread(struct run *r, const struct piece *taken)
+{
+	if (r->made == r->wanted || r->next >= r->end || (taken->flags & EXTENT_ZERO && r->s->zeroes_are_free))
+		return;
+	if (pthread_create(&r->threads[r->made], NULL, work, r))
+		r->wanted = r->made; /* fewer will do */
+	else
+		r->made++;
+}
+
 static bool take(struct run *r, struct piece *p)
 {
 	wait_mutex_lock(&r->lock);
 	bool there = take_locked(r, p);
+	if (there)
+		make_thread(r, p);
 	wait_mutex_unlock(&r->lock);
 	return there;
 }
@@ -179,19 +199,6 @@ static void *work(void *argument)
 	return NULL;
 }
 
-/* The calling thread is one of them; where others cannot be had, fewer do. */
-static void run_threads(struct run *r, unsigned jobs)
-{
-	pthread_t threads[SWEEP_MAX_JOBS];
-	unsigned made = 0;
-
-	while (made + 1 < jobs && made < SWEEP_MAX_JOBS && !pthread_create(&threads[made], NULL, work, r))
-		made++;
-	work(r);
-	for (unsigned i = 0; i < made; i++)
-		pthread_join(threads[i], NULL);
-}
-
 int sweep_run(struct sweep *s, struct error *err)
 {
 	struct run r = {
@@ -202,9 +209,12 @@ int sweep_run(struct sweep *s, struct error *err)
 		.zero_piece = s->zero_piece ? s->zero_piece : DEFAULT_ZERO_PIECE,
 		.err = err,
 		.next = s->offset,
+		.wanted = (s->jobs < SWEEP_MAX_JOBS ? s->jobs : SWEEP_MAX_JOBS) - 1,
 	};
 
-	run_threads(&r, s->jobs);
+	work(&r);
+	for (unsigned i = 0; i < r.made; i++)
+		pthread_join(r.threads[i], NULL);
 	extents_free(&r.known);
 	return r.status;
 }

@@ -35,12 +35,13 @@ struct piece {
 struct sweep {
 	struct disk *disk;
 	uint64_t offset, length;   /* whole blocks of the disk */
-	unsigned jobs;             /* threads */
+	unsigned jobs;             /* threads, at most; the calling one is one of them */
 	uint64_t piece;            /* at most so many bytes of data at a time; 0: SWEEP_PIECE */
 	uint64_t zero_piece;       /* at most so many bytes that read as zero at a time; 0: 64 MiB */
 	uint64_t align;            /* pieces begin and end at multiples of it but for the end; a power of two; 0: block size */
 	size_t buffer_size;        /* of the buffer that `visit` gets; 0: none */
 	bool all_data;             /* take all for data; extents are not asked for */
+	bool zeroes_are_free;      /* `visit` does nothing with what reads as zero: no thread is made for that */
 	struct progress *progress; /* told of every piece that was visited; NULL: nobody */
 	void *argument;
 
