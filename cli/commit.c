@@ -96,7 +96,7 @@ static int run_commit(struct commit *c, const char *spec, struct error *err)
 	if (status)
 		return status;
 	if (c->image.tools->merge)
-		return c->image.tools->merge(c->image.path, c->chain.files[1].path, err);
+		return c->image.tools->merge(c->image.path, c->chain.files[1].path, progress_watch(c->progress), err);
 	return commit_by_layers(c, err);
 }
 
@@ -118,7 +118,7 @@ static int commit(const struct verb_arguments *a)
 
 	if (!status)
 		status = run_commit(&c, a->operands[0], &err);
-	status = status ? verb_failed("commit", &err) : print_commit(&c, a->options[OPTION_JSON] != NULL);
+	status = status ? operand_failed("commit", a->operands[0], &err) : print_commit(&c, a->options[OPTION_JSON] != NULL);
 	chain_free(&c.chain);
 	image_free(&c.image);
 	progress_end(c.progress);

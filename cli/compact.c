@@ -7,11 +7,13 @@
 
 #include "cli/image.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "core/spec.h"
 
-enum { OPTION_NO_SCAN, OPTION_JSON };
+enum { OPTION_NO_SCAN, OPTION_JSON, OPTION_PROGRESS };
 
-static int run_compact(const struct verb_arguments *a, struct image *image, json_t **report, struct error *err)
+static int run_compact(const struct verb_arguments *a, struct image *image, struct progress *progress, json_t **report,
+		       struct error *err)
 {
 	struct container *c;
 	int status = image_find(a->operands[0], "compacted", image, err), closed;
@@ -20,6 +22,7 @@ static int run_compact(const struct verb_arguments *a, struct image *image, json
 		status = image_open(image, true, &c, err);
 	if (status)
 		return status;
+	c->watch = progress_watch(progress);
 	status = image->tools->compact(c, image->spec, !a->options[OPTION_NO_SCAN], report, err);
 	closed = container_close(c, false, status ? NULL : err);
 	return status ? status : closed;
@@ -49,13 +52,18 @@ static int compact(const struct verb_arguments *a)
 {
 	CLEANUP_ERROR struct error err = {0};
 	CLEANUP_IMAGE struct image image = {0};
+	struct progress *progress = NULL;
 	json_t *report = NULL;
+	int status = progress_begin(&progress, "compact", (enum progress_form)a->numbers[OPTION_PROGRESS], &err);
 
-	if (run_compact(a, &image, &report, &err)) {
-		json_decref(report);
-		return verb_failed("compact", &err);
-	}
-	return print_report(&image, report, a->options[OPTION_JSON] != NULL);
+	if (!status)
+		status = run_compact(a, &image, progress, &report, &err);
+	if (status)
+		status = operand_failed("compact", a->operands[0], &err);
+	else
+		status = print_report(&image, report, a->options[OPTION_JSON] != NULL);
+	progress_end(progress);
+	return status;
 }
 
 const struct verb verb_compact = {
@@ -70,6 +78,7 @@ const struct verb verb_compact = {
 		(const struct verb_option[]){
 			[OPTION_NO_SCAN] = {.name = "no-scan", .help = "do not read all blocks to find those of zeroes (vhdx)"},
 			[OPTION_JSON] = {.name = "json", .help = "print JSON"},
+			[OPTION_PROGRESS] = PROGRESS_OPTION,
 			{0},
 		},
 	.run = compact,

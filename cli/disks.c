@@ -21,6 +21,8 @@ int with_disk(const char *spec, const char *name, unsigned flags, int (*run)(str
 	if (status)
 		return name ? error_prefix(err, "%s", name) : status;
 	status = run(disk, argument, err);
+	if (status && !name)
+		error_about(err, spec);
 	closed = disk_close(disk, &closing);
 	return !status && closed ? error_move(err, &closing) : status;
 }

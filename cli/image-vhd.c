@@ -38,21 +38,36 @@ static int map(struct container *c, const struct spec *spec, json_t **report, st
 	return vhd_map(c, &o, report, err);
 }
 
+/* An image that is none has one problem: why not. */
+static int tell_unusable(const struct error *why, json_t **report, struct error *err)
+{
+	const char *text = error_text(why);
+
+	*report = json_pack("{s:[{s:s, s:s, s:n}], s:[{s:s, s:n, s:n, s:b, s:s}], s:i, s:i, s:n}", "problems", "where", "file", "what", text,
+			    "repair", "structures", "structure", "footer and header", "offset", "length", "sound", 0, "found", text,
+			    "nr_problems", 1, "nr_repairable", 0, "use");
+	return *report ? 0 : error_set(err, -ENOMEM, "no memory");
+}
+
 /* Every problem that is found can be repaired. */
 static int check(struct container *c, const struct spec *spec, bool repair, json_t **report, struct error *err)
 {
 	const struct vhd_options o = options_of(spec);
+	CLEANUP_ERROR struct error why = {0};
 	json_t *found, *list, *row;
 	size_t i;
-	int status = vhd_check(c, &o, repair, &found, err);
+	int status = vhd_check(c, &o, repair, &found, &why);
 
+	if (status == -EINVAL)
+		return tell_unusable(&why, report, err);
 	if (status)
-		return status;
+		return error_move(err, &why);
 	list = json_array();
 	json_array_foreach(json_object_get(found, "problems"), i, row)
 		json_array_append_new(list, json_pack("{s:n, s:O, s:O}", "where", "what", json_object_get(row, "what"), "repair",
 						      json_object_get(row, "repair")));
-	*report = json_pack("{s:o, s:O, s:O, s:{s:O, s:O}}", "problems", list, "nr_problems", json_object_get(found, "nr_problems"),
+	*report = json_pack("{s:o, s:O, s:O, s:O, s:{s:O, s:O}}", "problems", list, "structures",
+			    json_object_get(found, "structures"), "nr_problems", json_object_get(found, "nr_problems"),
 			    "nr_repairable", json_object_get(found, "nr_problems"), "use", "full", json_object_get(found, "blocks"),
 			    "unused_bytes", json_object_get(found, "unused_bytes"));
 	json_decref(found);

@@ -31,7 +31,7 @@ static int check(struct container *c, const struct spec *spec, bool repair, json
 		json_array_append_new(list, json_pack("{s:O, s:O, s:O}", "where", json_object_get(row, "what"), "what",
 						      json_object_get(row, "problem"), "repair", json_object_get(row, "repair")));
 	if (!status)
-		*report = json_pack("{s:O, s:I, s:I, s:O?}", "problems", list, "nr_problems", (json_int_t)f.errors, "nr_repairable",
+		*report = json_pack("{s:O, s:O, s:I, s:I, s:O?}", "problems", list, "structures", f.structures, "nr_problems", (json_int_t)f.errors, "nr_repairable",
 				    (json_int_t)f.repaired, "use", f.summary);
 	json_decref(list);
 	vhdx_findings_free(&f);

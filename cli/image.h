@@ -19,7 +19,7 @@
  *
  *   info     what the file says of itself: format, type, ... ; "parents", "parent_id" or "linkage" of one with a parent
  *   map      an array of {offset, length, kind: "data" | "zero" | "absent", at}
- *   check    {"problems": [{where, what, repair}], nr_problems, nr_repairable, use}: without `repair` nothing is changed; then `repair` says what
+ *   check    {"problems": [{where, what, repair}], "structures": rows of formats/structures.h, nr_problems, nr_repairable, use}: without `repair` nothing is changed; then `repair` says what
  *            could be done, null: nothing. `where` may be null
  *   compact  {before_bytes, after_bytes, dropped_blocks, moved_blocks}. Without `scan` blocks are not read to look for zeroes
  */
@@ -36,7 +36,7 @@ struct image_tools {
 	int (*set_parent)(const char *path, const struct spec *spec, const char *parent, bool raw, struct error *err);
 
 	/* Brings what `path` holds into `parent`, where the format must do that itself; NULL: by layers, after allow_change. */
-	int (*merge)(const char *path, const char *parent, struct error *err);
+	int (*merge)(const char *path, const char *parent, struct watch *watch, struct error *err);
 
 	/* The image may have its parent changed under it. NULL: nothing is to be done for that. */
 	int (*allow_change)(struct container *c, const struct spec *spec, struct error *err);

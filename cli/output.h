@@ -13,8 +13,14 @@
  * memory. */
 int print_json(json_t *json);
 
+/* Puts the operand that the error is about in front of its text, unless that names the disk or the file already. Returns the status. */
+int error_about(struct error *err, const char *operand);
+
 /* Says on standard error why the verb failed; returns the exit status for it. */
 int verb_failed(const char *verb, const struct error *err);
+
+/* The same with error_about(). */
+int operand_failed(const char *verb, const char *operand, struct error *err);
 
 /* Says that memory ran out; returns the exit status for it. */
 int no_memory(void);

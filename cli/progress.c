@@ -36,6 +36,7 @@ struct phase {
 };
 
 struct progress {
+	struct watch watch;
 	const char *verb;
 	enum progress_form form;
 	bool asked_for; /* the form was chosen, so that its last line is always printed */
@@ -286,6 +287,26 @@ static void free_progress(struct progress *p)
 	free(p);
 }
 
+static void watch_progress_phase(struct watch *w, const char *what, uint64_t total)
+{
+	progress_phase((struct progress *)w, what, total);
+}
+
+static void watch_progress_add(struct watch *w, uint64_t bytes)
+{
+	progress_add((struct progress *)w, bytes);
+}
+
+static bool watch_progress_stopped(struct watch *w)
+{
+	return progress_stopped((struct progress *)w);
+}
+
+struct watch *progress_watch(struct progress *p)
+{
+	return &p->watch;
+}
+
 int progress_begin(struct progress **out, const char *verb, enum progress_form form, struct error *err)
 {
 	struct progress *p = calloc(1, sizeof(*p));
@@ -293,6 +314,7 @@ int progress_begin(struct progress **out, const char *verb, enum progress_form f
 
 	if (!p)
 		return error_set(err, -ENOMEM, "no memory");
+	p->watch = (struct watch){.phase = watch_progress_phase, .add = watch_progress_add, .stopped = watch_progress_stopped};
 	p->verb = verb;
 	p->form = form;
 	p->asked_for = form != PROGRESS_AUTO;

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "core/watch.h"
 
 /* In the order of the words of PROGRESS_OPTION. */
 enum progress_form {
@@ -43,6 +44,9 @@ void progress_add(struct progress *p, uint64_t bytes);
 
 /* A signal has asked the work to stop. From any thread. */
 bool progress_stopped(const struct progress *p);
+
+/* The same three for who does the work and knows nothing of the command. Valid as long as `p`. */
+struct watch *progress_watch(struct progress *p);
 
 /*
  * Ends: the last line is printed if there is anything to end, and the signals are as they were before. When the work was stopped this

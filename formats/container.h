@@ -13,6 +13,7 @@
 #include "core/identity.h"
 #include "core/io.h"
 #include "core/vec.h"
+#include "core/watch.h"
 
 struct container;
 
@@ -52,6 +53,7 @@ struct container {
 	bool is_file;          /* `device` and `inode` are valid */
 	dev_t device;          /* with inode: which file it is, to find cycles of parents */
 	ino_t inode;
+	struct watch *watch;   /* who is told of long work on the whole of it; NULL, as when it is opened: nobody */
 	_Atomic uint64_t size; /* bytes; kept by the container, at least as large as every write that was answered reached */
 };
 

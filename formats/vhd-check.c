@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "formats/run-list.h"
+#include "formats/structures.h"
 #include "formats/vhd-image.h"
 
 static int open_image(struct container *c, const struct vhd_options *o, struct vhd **v, struct error *err)
@@ -147,9 +148,11 @@ int vhd_map(struct container *c, const struct vhd_options *o, json_t **report, s
 struct check {
 	struct vhd *v;
 	bool repair;
-	json_t *problems;
+	json_t *problems, *structures;
 	uint64_t nr_problems; /* of which only so many are listed */
 	uint32_t nr_blocks;
+	uint32_t first, last;       /* sectors: where the first block begins, and the last one does */
+	uint64_t bad_bitmaps;
 	uint64_t used;       /* bytes that blocks take */
 	bool footers, header; /* are to be written */
 	struct failure why;
@@ -169,6 +172,11 @@ static void __attribute__((format(printf, 3, 4))) add_problem(struct check *k, c
 	json_array_append_new(k->problems, json_pack("{s:s, s:s, s:b}", "what", what, "repair", repair, "repaired", (int)k->repair));
 }
 
+/* One row: sound if nothing was found since `before` problems were. */
+#define NOTE(k, name, offset, length, before, ...)                                                                                      \
+	structures_judge((k)->structures, name, offset, length,                                                                         \
+			 &(struct structure_problems){(k)->problems, "what", before, (k)->nr_problems}, __VA_ARGS__)
+
 static void check_end_footer(struct check *k, struct error *e)
 {
 	struct vhd *v = k->v;
@@ -185,15 +193,12 @@ static void check_end_footer(struct check *k, struct error *e)
 	k->footers = true;
 }
 
-static void check_footers(struct check *k)
+static void check_front_footer(struct check *k)
 {
-	CLEANUP_ERROR struct error e = {0}, front = {0};
+	CLEANUP_ERROR struct error front = {0};
 	struct vhd *v = k->v;
 	struct vhd_footer f;
 
-	check_end_footer(k, &e);
-	if (v->type == VHD_FIXED)
-		return;
 	if (!container_load(v->c, &f, sizeof(f), 0, &front) && vhd_footer_check(&f, VHD_STRICT, "copy at the front", &front))
 		add_problem(k, "it is written anew", "%s", error_text(&front));
 	else if (memcmp(&f, &v->footer, sizeof(f)) && !v->footer_missing)
@@ -203,14 +208,60 @@ static void check_footers(struct check *k)
 	k->footers = true;
 }
 
+static void check_footers(struct check *k)
+{
+	static const char *const types[] = {[VHD_FIXED] = "fixed", [VHD_DYNAMIC] = "dynamic", [VHD_DIFFERENCING] = "differencing"};
+	CLEANUP_ERROR struct error e = {0};
+	struct vhd *v = k->v;
+	uint64_t before = k->nr_problems;
+
+	check_end_footer(k, &e);
+	NOTE(k, "footer", v->footer_missing ? STRUCTURE_NOWHERE : v->footer_at, VHD_SECTOR, before, "%s, of %" PRIu64 " bytes", types[v->type],
+	     atomic_load(&v->size));
+	if (v->type == VHD_FIXED)
+		return;
+	before = k->nr_problems;
+	check_front_footer(k);
+	NOTE(k, "copy of the footer", 0, VHD_SECTOR, before, "the same as the footer");
+}
+
 static void check_header(struct check *k)
 {
 	CLEANUP_ERROR struct error e = {0};
+	uint64_t before = k->nr_problems;
 
-	if (!vhd_header_check(&k->v->header, VHD_STRICT, &e))
+	if (vhd_header_check(&k->v->header, VHD_STRICT, &e)) {
+		add_problem(k, "its checksum is made right", "%s", error_text(&e));
+		k->header = true;
+	}
+	NOTE(k, "dynamic header", be64toh(k->v->footer.data_offset), sizeof(k->v->header), before, "blocks of %" PRIu64 " bytes",
+	     (uint64_t)vhd_block_bytes(k->v));
+}
+
+/* Each with the name it has; one that is not inside of the file is not followed. */
+static void note_locators(struct check *k)
+{
+	struct parent_names names = {0};
+	char said[300] = "";
+	size_t used = 0;
+
+	if (k->v->type != VHD_DIFFERENCING)
 		return;
-	add_problem(k, "its checksum is made right", "%s", error_text(&e));
-	k->header = true;
+	for (unsigned i = 0; i < VHD_LOCATORS; i++) {
+		const struct vhd_locator *l = &k->v->header.locators[i];
+		uint64_t at = be64toh(l->offset), length = be32toh(l->length), size = container_size(k->v->c);
+		bool inside = at <= size && length <= size - at;
+		if (at)
+			structures_add(k->structures, "parent locator", at, length, inside, "%.4s%s", l->code,
+				       inside ? "" : ", outside of the file");
+	}
+	if (vhd_parent_names(k->v, &names))
+		return;
+	for (size_t i = 0; i < names.count && used < sizeof(said); i++)
+		used += (size_t)snprintf(said + used, sizeof(said) - used, "%s%s", i > 0 ? "; " : "",
+					 names.list[i].text ? names.list[i].text : names.list[i].problem);
+	structures_add(k->structures, "parent names", STRUCTURE_NOWHERE, STRUCTURE_NOWHERE, names.count > 0, "%s", said);
+	parent_names_free(&names);
 }
 
 static int forget_entry(struct check *k, uint32_t block)
@@ -272,6 +323,7 @@ static int check_bitmap(struct check *k, struct vhd_page *p, uint32_t block, uin
 	status = hides_data(k, at, b, piece, &hides);
 	if (status || !hides)
 		return status;
+	k->bad_bitmaps++;
 	add_problem(k, "all of its bits are set", "block %" PRIu32 ": its bitmap says of sectors with data that there is none", block);
 	return k->repair ? vhd_mark_present(k->v, p, block, at, 0, vhd_block_bytes(k->v), &k->io) : 0;
 }
@@ -280,14 +332,21 @@ static int check_bitmap(struct check *k, struct vhd_page *p, uint32_t block, uin
 static int check_blocks(struct check *k)
 {
 	struct vhd *v = k->v;
+	uint64_t told = 0;
 	int status = 0;
 
+	watch_phase(v->c->watch, "check", (uint64_t)v->max_entries << v->block_shift);
 	for (uint32_t block = 0; block < v->max_entries && !status; block++) {
 		struct vhd_page *p;
 		uint32_t at;
 		bool absent = false;
-		if (!(block & (VHD_PAGE_ENTRIES - 1)))
+		if (!(block & (VHD_PAGE_ENTRIES - 1))) {
+			watch_add(v->c->watch, ((uint64_t)block << v->block_shift) - told);
+			told = (uint64_t)block << v->block_shift;
+			if (watch_stopped(v->c->watch))
+				return io_fail(&k->io, -EINTR, "'%s': stopped by a signal", v->c->name);
 			status = vhd_page_is_absent(v, block, &absent, &k->io);
+		}
 		if (status || absent) {
 			block += VHD_PAGE_ENTRIES - 1;
 			continue;
@@ -296,11 +355,14 @@ static int check_blocks(struct check *k)
 		at = status ? VHD_ABSENT : atomic_load(&p->at[block & (VHD_PAGE_ENTRIES - 1)]);
 		if (at == VHD_ABSENT)
 			continue;
+		k->first = !k->nr_blocks || at < k->first ? at : k->first;
+		k->last = at > k->last ? at : k->last;
 		k->nr_blocks++;
 		k->used += vhd_block_sectors(v) * VHD_SECTOR;
 		if (!v->bitmaps_count && at && vhd_data_of(v, at) + (uint64_t)sectors_inside(v, block) * VHD_SECTOR <= container_size(v->c))
 			status = check_bitmap(k, p, block, at);
 	}
+	watch_add(v->c->watch, ((uint64_t)v->max_entries << v->block_shift) - told);
 	return status;
 }
 
@@ -322,21 +384,52 @@ static int write_repairs(struct check *k)
 	return status ? status : v->c->ops->flush(v->c, &k->io);
 }
 
+static void note_blocks(struct check *k)
+{
+	struct vhd *v = k->v;
+	uint64_t first = k->nr_blocks ? (uint64_t)k->first * VHD_SECTOR : STRUCTURE_NOWHERE;
+	uint64_t length = k->nr_blocks ? ((uint64_t)k->last - k->first + vhd_block_sectors(v)) * VHD_SECTOR : 0;
+
+	structures_add(k->structures, "data blocks", first, length, true, "%" PRIu32 " of %" PRIu32, k->nr_blocks,
+		       atomic_load(&v->max_entries));
+	structures_add(k->structures, "sector bitmaps", first, length, !k->bad_bitmaps, "one before each block%s",
+		       k->bad_bitmaps		   ? "; some hide data"
+		       : v->bitmaps_count ? ""
+					  : ", all set where there is data");
+}
+
+static int check_dynamic(struct check *k, struct error *err)
+{
+	struct vhd *v = k->v;
+	uint64_t before;
+	int status;
+
+	check_header(k);
+	note_locators(k);
+	before = k->nr_problems;
+	status = vhd_scan(v, note_entry, k, err);
+	if (status)
+		return k->why.text[0] ? error_set(err, status, "%s", k->why.text) : status;
+	NOTE(k, "block allocation table", atomic_load(&v->bat_offset), vhd_bat_bytes(v->max_entries), before, "%" PRIu32 " entries",
+	     atomic_load(&v->max_entries));
+	status = check_blocks(k);
+	if (!status)
+		note_blocks(k);
+	return status;
+}
+
 static int run_check(struct check *k, struct error *err)
 {
 	struct vhd *v = k->v;
-	int status;
+	int status = 0;
 
 	check_footers(k);
-	if (v->type != VHD_FIXED) {
-		check_header(k);
-		status = vhd_scan(v, note_entry, k, err);
-		if (status)
-			return k->why.text[0] ? error_set(err, status, "%s", k->why.text) : status;
-		status = check_blocks(k);
-	} else {
-		status = 0;
-	}
+	if (v->type != VHD_FIXED)
+		status = check_dynamic(k, err);
+	else
+		structures_add(k->structures, "data", 0, atomic_load(&v->size), true, "all of the disk");
+	if (status && err && err->status)
+		return status;
 	if (!status && k->repair)
 		status = write_repairs(k);
 	return status ? error_set(err, status, "%s", k->why.text) : 0;
@@ -357,20 +450,22 @@ static uint64_t unused_bytes(const struct check *k)
 int vhd_check(struct container *c, const struct vhd_options *o, bool repair, json_t **report, struct error *err)
 {
 	const struct vhd_open_options how = {.lax = true, .size_rule = o->size_rule, .unchecked = true};
-	struct check k = {.repair = repair && !c->read_only, .problems = json_array()};
+	struct check k = {.repair = repair && !c->read_only, .problems = json_array(), .structures = json_array()};
 	json_t *r = NULL;
-	int status = k.problems ? vhd_image_open(c, &how, &k.v, err) : error_set(err, -ENOMEM, "no memory");
+	int status = k.problems && k.structures ? vhd_image_open(c, &how, &k.v, err) : error_set(err, -ENOMEM, "no memory");
 
 	k.io.failure = &k.why;
 	if (status) {
 		json_decref(k.problems);
+		json_decref(k.structures);
 		return status;
 	}
 	status = run_check(&k, err);
 	if (!status)
-		r = json_pack("{s:O, s:I, s:I, s:I}", "problems", k.problems, "nr_problems", (json_int_t)k.nr_problems, "blocks", (json_int_t)k.nr_blocks, "unused_bytes",
+		r = json_pack("{s:O, s:O, s:I, s:I, s:I}", "problems", k.problems, "structures", k.structures, "nr_problems", (json_int_t)k.nr_problems, "blocks", (json_int_t)k.nr_blocks, "unused_bytes",
 			      (json_int_t)unused_bytes(&k));
 	json_decref(k.problems);
+	json_decref(k.structures);
 	vhd_image_close(k.v, true, NULL);
 	return status ? status : give_report(r, report, err);
 }

@@ -34,6 +34,7 @@ struct compaction {
 	struct vhd_taken taken[VHD_MAX_TAKEN];
 	unsigned nr_taken;
 	unsigned char *piece;
+	bool stopped; /* by the container's watch: nothing more is dropped or moved, but the file is cut */
 	struct failure why;
 	struct io io;
 };
@@ -83,11 +84,14 @@ static int holds_nothing(struct compaction *k, struct vhd_page *p, uint32_t bloc
 
 static int look_at(struct compaction *k, struct vhd_page *p, uint32_t block, uint32_t at)
 {
-	bool nothing;
-	int status = holds_nothing(k, p, block, at, &nothing);
+	bool nothing = false;
+	int status;
 
+	k->stopped = k->stopped || watch_stopped(k->v->c->watch);
+	status = k->stopped ? 0 : holds_nothing(k, p, block, at, &nothing);
 	if (status)
 		return status;
+	watch_add(k->v->c->watch, vhd_block_bytes(k->v));
 	if (nothing) {
 		atomic_store(&p->at[block & (VHD_PAGE_ENTRIES - 1)], VHD_ABSENT);
 		vhd_page_dirty(k->v, p, block);
@@ -142,6 +146,7 @@ static int drop_blocks(struct compaction *k)
 	k->blocks = calloc((size_t)k->room + 1, sizeof(*k->blocks));
 	if (!status && !k->blocks)
 		status = -ENOMEM;
+	watch_phase(k->v->c->watch, "look for zeroes", (uint64_t)k->room * vhd_block_bytes(k->v));
 	if (!status)
 		status = each_block(k, look_at);
 	if (status)
@@ -214,7 +219,8 @@ static int move_blocks(struct compaction *k)
 	uint32_t next = 0, last = k->nr_blocks;
 	int status = 0;
 
-	while (last && !status) {
+	watch_phase(k->v->c->watch, "move blocks", (uint64_t)last * vhd_block_bytes(k->v));
+	while (last && !status && !(k->stopped = k->stopped || watch_stopped(k->v->c->watch))) {
 		struct block *b = &k->blocks[last - 1];
 		place = free_place(k, place, &next);
 		if (place + vhd_block_sectors(k->v) > b->at)
@@ -225,7 +231,9 @@ static int move_blocks(struct compaction *k)
 		place += vhd_block_sectors(k->v);
 		last--;
 		k->moved++;
+		watch_add(k->v->c->watch, vhd_block_bytes(k->v));
 	}
+	watch_add(k->v->c->watch, (uint64_t)last * vhd_block_bytes(k->v)); /* they stay where they are */
 	return status ? status : vhd_flush(k->v, &k->io);
 }
 
@@ -292,6 +300,8 @@ int vhd_compact(struct container *c, const struct vhd_options *o, json_t **repor
 	}
 	free(k.blocks);
 	free(k.piece);
+	if (!status && k.stopped)
+		status = error_set(err, -EINTR, "'%s': stopped by a signal; what was done until then stays", c->name);
 	if (status)
 		return status;
 	*report = json_pack("{s:I, s:I, s:I, s:I}", "dropped", (json_int_t)k.dropped, "moved", (json_int_t)k.moved, "before", (json_int_t)before,

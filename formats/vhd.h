@@ -81,9 +81,9 @@ int vhd_map(struct container *c, const struct vhd_options *o, json_t **report, s
  * checksums and footers are made right, the one of two overlapping entries that comes later, and entries that point outside, are made
  * absent (their data is lost to begin with), bitmaps are filled. Without, it changes nothing and says what it would do.
  *
- *     {"problems": [{"what": text, "repair": text, "repaired": bool}], "nr_problems": n, "blocks": n, "unused_bytes": n}
+ *     {"problems": [{"what": text, "repair": text, "repaired": bool}], "structures": [...], "nr_problems": n, "blocks": n, "unused_bytes": n}
  *
- * A thousand are listed. `unused_bytes`: of the file, what compacting could give back. An image that cannot be told at all is an error.
+ * A thousand are listed. Of `structures` rows are those of formats/structures.h. `unused_bytes`: of the file, what compacting could give back. An image that cannot be told at all is an error.
  */
 int vhd_check(struct container *c, const struct vhd_options *o, bool repair, json_t **report, struct error *err);
 

@@ -24,8 +24,10 @@
 #include <string.h>
 
 #include "formats/endian.h"
+#include "formats/structures.h"
 #include "formats/vhdx-file.h"
 #include "formats/vhdx-log.h"
+#include "formats/vhdx-structures.h"
 
 #define SCAN_BYTES (1u << 20)
 #define MOST_FINDINGS 1000u /* that are told one by one */
@@ -43,6 +45,8 @@ struct checking {
 	uint64_t states[8];
 	uint64_t bitmaps;
 	uint64_t used_mib;
+	uint64_t first_block, last_block, first_bitmap, last_bitmap; /* bytes: where the first begins and the last ends */
+	const char *stage;      /* what is looked at, should it fail */
 	uint8_t *mended;        /* pages to be written, and where */
 	uint64_t *targets;
 	size_t nr_mended, room;
@@ -98,11 +102,14 @@ static int check_log(struct checking *k, struct error *err)
 	struct vhdx_log log;
 	int status;
 
-	if (guid_is_null(&k->headers.current.log))
+	if (guid_is_null(&k->headers.current.log)) {
+		vhdx_note_log(k->out->structures, &k->headers.current, 0);
 		return 0;
+	}
 	status = vhdx_log_load(k->c, &k->headers.current, &log, err);
 	if (status)
 		return status;
+	vhdx_note_log(k->out->structures, &k->headers.current, log.count);
 	tell(k, "log", "replayed", "%" PRIu32 " entries are not in their places yet: the file was not closed", log.count);
 	if (k->repair)
 		status = vhdx_log_replay(&log, &k->headers, err);
@@ -194,6 +201,7 @@ static int check_tables(struct checking *k, const struct vhdx_regions *r, struct
 {
 	int status = 0;
 
+	vhdx_note_tables(k->out->structures, r);
 	for (unsigned i = 0; i < 2 && !status; i++) {
 		if (r->valid[i] && !(i && r->differ))
 			continue;
@@ -349,6 +357,17 @@ static bool is_looked_at(const struct checking *k, const struct entry *e)
 	return e->block < vhdx_blocks(k->x->meta.size, k->x->meta.block_size);
 }
 
+static void note_place(struct checking *k, const struct entry *e)
+{
+	uint64_t *first = e->is_bitmap ? &k->first_bitmap : &k->first_block, *last = e->is_bitmap ? &k->last_bitmap : &k->last_block;
+	uint64_t begin = VHDX_OFFSET(e->mended), end = begin + (e->is_bitmap ? VHDX_MIB : k->x->meta.block_size);
+
+	if (!points(e->mended))
+		return;
+	*first = begin < *first || !*last ? begin : *first;
+	*last = end > *last ? end : *last;
+}
+
 /* True when the entry is to be another one. */
 static bool check_entry(struct checking *k, struct entry *e)
 {
@@ -362,6 +381,7 @@ static bool check_entry(struct checking *k, struct entry *e)
 	check_form(k, e);
 	check_place(k, e);
 	check_bitmap(k, e);
+	note_place(k, e);
 	if (e->is_bitmap)
 		k->bitmaps += points(e->mended);
 	else
@@ -391,12 +411,16 @@ static int check_entries(struct checking *k, struct error *err)
 	uint8_t *buffer = malloc(SCAN_BYTES);
 	int status = buffer ? 0 : error_set(err, -ENOMEM, "no memory");
 
+	watch_phase(k->c->watch, "check", pages * VHDX_PAGE);
 	for (uint64_t n = 0; n < pages && !status;) {
 		uint64_t most = pages - n < SCAN_BYTES / VHDX_PAGE ? pages - n : SCAN_BYTES / VHDX_PAGE;
 		status = container_load(k->x->file, buffer, most * VHDX_PAGE, atomic_load(&k->x->bat_offset) + n * VHDX_PAGE, err);
 		for (uint64_t i = 0; i < most && !status; i++)
 			status = check_page(k, n + i, buffer + i * VHDX_PAGE, err);
 		n += most;
+		watch_add(k->c->watch, most * VHDX_PAGE);
+		if (!status && watch_stopped(k->c->watch))
+			status = error_set(err, -EINTR, "stopped by a signal");
 	}
 	free(buffer);
 	return status;
@@ -409,6 +433,8 @@ static int check_end(struct checking *k, struct error *err)
 	uint64_t size = container_size(k->x->file), whole = (size + VHDX_MIB - 1) & ~(VHDX_MIB - 1);
 	int status = 0;
 
+	structures_add(k->out->structures, "end of the file", size, 0, size == whole, "%" PRIu64 " bytes, %swhole MiB", size,
+		       size == whole ? "" : "not ");
 	if (size == whole)
 		return 0;
 	tell(k, "end of the file", "it becomes longer", "%" PRIu64 " bytes are not whole MiB", size);
@@ -431,14 +457,48 @@ static void summarize(struct checking *k)
 		(json_int_t)(k->used_mib * VHDX_MIB), "unused_bytes", (json_int_t)(unused * VHDX_MIB));
 }
 
+/* Blocks as a whole: of a large disk there are millions. */
+static void note_blocks(const struct checking *k)
+{
+	uint64_t full = k->states[VHDX_FULL], partial = k->states[VHDX_PARTIAL];
+	json_t *list = k->out->structures;
+
+	structures_add(list, "payload blocks", full + partial ? k->first_block : STRUCTURE_NOWHERE,
+		       full + partial ? k->last_block - k->first_block : 0, true,
+		       "%" PRIu64 " fully and %" PRIu64 " partially present, %" PRIu64 " zero, %" PRIu64 " not present, %" PRIu64 " others",
+		       full, partial, k->states[VHDX_ZERO], k->states[VHDX_NOT_PRESENT],
+		       k->states[VHDX_UNDEFINED] + k->states[VHDX_UNMAPPED] + k->states[VHDX_UNMAPPED_095]);
+	if (k->x->meta.has_parent)
+		structures_add(list, "sector bitmap blocks", k->bitmaps ? k->first_bitmap : STRUCTURE_NOWHERE,
+			       k->bitmaps ? k->last_bitmap - k->first_bitmap : 0, true, "%" PRIu64, k->bitmaps);
+}
+
+static int check_and_note_entries(struct checking *k, struct error *err)
+{
+	const struct vhdx_region *bat = &k->x->regions.bat;
+	struct structure_problems p = {.problems = k->out->list, .key = "problem", .before = k->out->errors};
+	int status = check_entries(k, err);
+
+	if (status)
+		return status;
+	p.now = k->out->errors;
+	structures_judge(k->out->structures, "block allocation table", bat->offset, bat->length, &p, "%" PRIu64 " entries",
+			 vhdx_bat_entries(&k->x->meta, k->x->meta.size));
+	note_blocks(k);
+	return 0;
+}
+
 static int check_layer(struct checking *k, struct error *err)
 {
 	int status = check_tables(k, &k->x->regions, err);
 
-	if (!status)
+	if (!status) {
+		vhdx_note_metadata(k->out->structures, k->x);
+		vhdx_note_regions(k->out->structures, k->x);
 		status = begin_space(k, err);
+	}
 	if (!status)
-		status = check_entries(k, err);
+		status = check_and_note_entries(k, err);
 	if (!status && k->repair)
 		status = mend_pages(k, err);
 	if (!status)
@@ -454,8 +514,9 @@ static int check_layer(struct checking *k, struct error *err)
 /* A file that cannot be opened at all has one finding: why not. */
 static int tell_unusable(struct checking *k, struct error *why)
 {
-	if (why->status == -EIO || why->status == -ENOMEM)
+	if (why->status == -EIO || why->status == -ENOMEM || why->status == -EINTR)
 		return why->status;
+	structures_add(k->out->structures, k->stage, STRUCTURE_NOWHERE, STRUCTURE_NOWHERE, false, "%s", error_text(why));
 	tell(k, "file", NULL, "%s", error_text(why));
 	return 0;
 }
@@ -463,16 +524,24 @@ static int tell_unusable(struct checking *k, struct error *why)
 static int check_file(struct checking *k, struct error *why)
 {
 	struct layer *l;
-	int status = vhdx_headers_load(k->c, &k->headers, why);
+	int status;
 
-	if (!status)
-		status = check_headers(k, why);
-	if (!status)
-		status = check_log(k, why);
-	if (!status)
-		status = vhdx_layer_open_as(k->c, true, &l, why);
+	k->stage = "file identifier and headers";
+	status = vhdx_headers_load(k->c, &k->headers, why);
 	if (status)
 		return status;
+	vhdx_note_headers(k->out->structures, k->c, &k->headers);
+	status = check_headers(k, why);
+	k->stage = "log";
+	if (!status)
+		status = check_log(k, why);
+	if (status)
+		return status;
+	k->stage = "regions and metadata";
+	status = vhdx_layer_open_as(k->c, true, &l, why);
+	if (status)
+		return status;
+	k->stage = "blocks";
 	k->x = vhdx_of(l);
 	status = check_layer(k, why);
 	vhdx_layer_release(l);
@@ -485,7 +554,7 @@ int vhdx_check(struct container *c, bool repair, struct vhdx_findings *out, stru
 	struct checking k = {.c = c, .repair = repair, .out = out};
 	int status;
 
-	*out = (struct vhdx_findings){.list = json_array()};
+	*out = (struct vhdx_findings){.list = json_array(), .structures = json_array()};
 	if (repair && c->read_only)
 		return error_set(err, -EROFS, "'%s' is open for reading only", c->name);
 	status = check_file(&k, &why);
@@ -499,6 +568,7 @@ int vhdx_check(struct container *c, bool repair, struct vhdx_findings *out, stru
 void vhdx_findings_free(struct vhdx_findings *f)
 {
 	json_decref(f->list);
+	json_decref(f->structures);
 	json_decref(f->summary);
 	*f = (struct vhdx_findings){0};
 }

@@ -28,6 +28,8 @@ struct compacting {
 	struct vhdx *x;
 	struct vhdx_compact_result *out;
 	const struct io *io;
+	struct watch *watch;
+	bool stopped; /* by the watch: what was done stays, and is made durable */
 	struct thing *list;
 	size_t count, room;
 	uint8_t *buffer;
@@ -98,24 +100,48 @@ static int holds_zeroes(struct compacting *k, const struct thing *t, bool *zero)
 	return status;
 }
 
+static uint64_t sum_of_lengths(const struct compacting *k)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < k->count; i++)
+		sum += k->list[i].length;
+	return sum;
+}
+
+static bool go_on(struct compacting *k)
+{
+	k->stopped = watch_stopped(k->watch);
+	return !k->stopped;
+}
+
 /* A partial block of zeroes hides the parent only where its bits are: it stays. */
-static int free_zeroes(struct compacting *k)
+static int free_if_zero(struct compacting *k, const struct thing *t)
 {
 	uint64_t entry, number;
 	bool zero;
+	int status;
+
+	if (is_bitmap(k->x, t->index))
+		return 0;
+	status = vhdx_load_index(k->x, t->index, &entry, k->io);
+	if (status || VHDX_STATE(entry) != VHDX_FULL || t->offset + t->length > container_size(k->x->file))
+		return status;
+	status = holds_zeroes(k, t, &zero);
+	if (status || !zero)
+		return status;
+	k->out->zeroed++;
+	return vhdx_publish(k->x, t->index, VHDX_ZERO, false, &number, k->io);
+}
+
+static int free_zeroes(struct compacting *k)
+{
 	int status = 0;
 
-	for (size_t i = 0; i < k->count && !status; i++) {
-		status = is_bitmap(k->x, k->list[i].index) ? 0 : vhdx_load_index(k->x, k->list[i].index, &entry, k->io);
-		if (status || is_bitmap(k->x, k->list[i].index) || VHDX_STATE(entry) != VHDX_FULL)
-			continue;
-		if (k->list[i].offset + k->list[i].length > container_size(k->x->file))
-			continue;
-		status = holds_zeroes(k, &k->list[i], &zero);
-		if (status || !zero)
-			continue;
-		status = vhdx_publish(k->x, k->list[i].index, VHDX_ZERO, false, &number, k->io);
-		k->out->zeroed++;
+	watch_phase(k->watch, "look for zeroes", sum_of_lengths(k));
+	for (size_t i = 0; i < k->count && !status && go_on(k); i++) {
+		status = free_if_zero(k, &k->list[i]);
+		watch_add(k->watch, k->list[i].length);
 	}
 	return status ? status : vhdx_commit_flush(k->x, k->io);
 }
@@ -170,9 +196,12 @@ static int move_all(struct compacting *k)
 	int status = 0;
 
 	qsort(k->list, k->count, sizeof(*k->list), from_the_end);
-	for (size_t i = 0; i < k->count && !status; i++)
+	watch_phase(k->watch, "move blocks", sum_of_lengths(k));
+	for (size_t i = 0; i < k->count && !status && go_on(k); i++) {
 		if (vhdx_space_gap(k->x, k->list[i].length, k->list[i].offset, &to))
 			status = move(k, &k->list[i], to);
+		watch_add(k->watch, k->list[i].length);
+	}
 	if (!status)
 		status = vhdx_commit_flush(k->x, k->io);
 	if (!status)
@@ -188,7 +217,7 @@ static int run_pass(struct container *c, pass *what, struct vhdx_compact_result 
 {
 	struct failure why = {0};
 	const struct io io = {.failure = &why};
-	struct compacting k = {.out = out, .io = &io, .buffer = malloc(COPY_BYTES)};
+	struct compacting k = {.out = out, .io = &io, .watch = c->watch, .buffer = malloc(COPY_BYTES)};
 	CLEANUP_ERROR struct error closing = {0};
 	struct layer *l;
 	int status = k.buffer ? vhdx_layer_open(c, &l, err) : error_set(err, -ENOMEM, "no memory"), now;
@@ -212,6 +241,8 @@ static int run_pass(struct container *c, pass *what, struct vhdx_compact_result 
 	if (now && !status)
 		error_move(err, &closing);
 	vhdx_layer_release(l);
+	if (!status && !now && k.stopped)
+		return error_set(err, -EINTR, "'%s': stopped by a signal; what was done until then stays", c->name);
 	return status ? status : now;
 }
 

@@ -26,6 +26,9 @@
 
 #define COPY_BYTES (1u << 20)
 
+/* Longer runs of zeroes are cut, so that whoever wants to stop the work is heard. */
+#define MOST_RUN (UINT64_C(1) << 30)
+
 /* ------------------------------------------------------------------ storing a locator */
 
 /* The raw table of items, and where there is room behind them. */
@@ -137,7 +140,8 @@ static int begin_child(struct container *c, struct layer **out, struct error *er
 /* What `status` says, or what could not be saved. */
 static int end_layer(struct layer *l, int status, struct error *err)
 {
-	int now = vhdx_writer_close(vhdx_of(l), status != 0, status ? NULL : err);
+	bool failed = status && status != -EINTR; /* who was stopped leaves a file that was closed */
+	int now = vhdx_writer_close(vhdx_of(l), failed, status ? NULL : err);
 
 	vhdx_layer_release(l);
 	return status ? status : now;
@@ -211,7 +215,7 @@ static int merge_run(struct layer *child, struct layer *parent, uint64_t offset,
 		     const struct io *io)
 {
 	const struct io freeing = io_with_flags(io, IO_MAY_UNMAP);
-	uint64_t length = run->length < COPY_BYTES ? run->length : COPY_BYTES;
+	uint64_t length = run->length;
 	struct layer_run got;
 	int status;
 
@@ -223,7 +227,7 @@ static int merge_run(struct layer *child, struct layer *parent, uint64_t offset,
 	return status ? status : parent->ops->write(parent, &VEC_FLAT(buffer, got.length), offset, io);
 }
 
-static int merge_all(struct layer *child, struct layer *parent, const struct io *io)
+static int merge_all(struct layer *child, struct layer *parent, struct watch *watch, const struct io *io)
 {
 	uint64_t size = child->ops->size(child);
 	uint8_t *buffer = malloc(COPY_BYTES);
@@ -231,15 +235,21 @@ static int merge_all(struct layer *child, struct layer *parent, const struct io 
 
 	if (!status && parent->ops->size(parent) < size)
 		status = parent->ops->resize(parent, size, io);
+	watch_phase(watch, "commit", size);
 	for (uint64_t at = 0; at < size && !status;) {
+		uint64_t most;
 		struct layer_run run;
-		status = child->ops->map(child, at, size - at, &run, io);
+		if (watch_stopped(watch))
+			status = io_fail(io, -EINTR, "stopped by a signal; what was shown before is shown still");
+		if (!status)
+			status = child->ops->map(child, at, size - at, &run, io);
 		if (status)
 			break;
-		if (run.presence == LAYER_DATA && run.length > COPY_BYTES)
-			run.length = COPY_BYTES;
+		most = run.presence == LAYER_DATA ? COPY_BYTES : MOST_RUN;
+		run.length = run.length < most ? run.length : most;
 		status = merge_run(child, parent, at, &run, buffer, io);
 		at += run.length;
+		watch_add(watch, run.length);
 	}
 	free(buffer);
 	return status ? status : parent->ops->flush(parent, io);
@@ -257,7 +267,7 @@ static int merge(struct layer *child, struct layer *parent, const struct vhdx_na
 	if (status)
 		return status;
 	vhdx_of(parent)->writer->next_data = next;
-	status = merge_all(child, parent, &(struct io){.failure = &why});
+	status = merge_all(child, parent, vhdx_of(child)->file->watch, &(struct io){.failure = &why});
 	if (status)
 		return error_set(err, status, "%s", why.text);
 	if (!atomic_load(&vhdx_of(parent)->writer->begun)) /* the child held nothing */
@@ -329,13 +339,14 @@ static int change_over(struct container *child, const char *path, const char *pa
 }
 
 /* `flags` of the parent. */
-static int change_files(const char *path, const char *parent, unsigned flags, change *what, struct error *err)
+static int change_files(const char *path, const char *parent, unsigned flags, change *what, struct watch *watch, struct error *err)
 {
 	struct container *child;
 	int status = container_open(path, 0, &child, err);
 
 	if (status)
 		return status;
+	child->watch = watch;
 	status = change_over(child, path, parent, flags, what, err);
 	if (status)
 		container_close(child, false, NULL);
@@ -346,10 +357,10 @@ static int change_files(const char *path, const char *parent, unsigned flags, ch
 
 int vhdx_rebase(const char *path, const char *parent, struct error *err)
 {
-	return change_files(path, parent, CONTAINER_READ_ONLY | CONTAINER_SHARED, vhdx_rebase_in, err);
+	return change_files(path, parent, CONTAINER_READ_ONLY | CONTAINER_SHARED, vhdx_rebase_in, NULL, err);
 }
 
-int vhdx_merge(const char *path, const char *parent, struct error *err)
+int vhdx_merge(const char *path, const char *parent, struct watch *watch, struct error *err)
 {
-	return change_files(path, parent, 0, vhdx_merge_in, err);
+	return change_files(path, parent, 0, vhdx_merge_in, watch, err);
 }

@@ -86,6 +86,7 @@ void vhdx_child_options_free(struct vhdx_create_options *o);
 
 struct vhdx_findings {
 	json_t *list;       /* owned: {"what", "problem", "repair"}: where, what is wrong, what repairing does or did; null: it cannot be */
+	json_t *structures; /* owned: each that was looked at, with its place and what was found; rows of formats/structures.h */
 	json_t *summary;    /* owned: blocks of each state, bytes in use, bytes that nothing uses */
 	unsigned errors;    /* findings that make the file, or a part of it, unusable to some reader */
 	unsigned repaired;  /* ... that were mended, or would be */
@@ -126,9 +127,10 @@ int vhdx_rebase(const char *path, const char *parent, struct error *err);
 /*
  * Brings what the differencing file `path` holds into `parent`, which must be its parent (-ESTALE), and may be differencing itself; a
  * parent that is shorter grows. The child stays as it is, and names the parent as that is now. Interrupted at any point the
- * chain opens and reads the same, and the call can be made again. Other children of the parent are of no use afterwards.
+ * chain opens and reads the same, and the call can be made again. Other children of the parent are of no use afterwards. `watch` is told,
+ * and may end it (-EINTR); NULL: nobody.
  */
-int vhdx_merge(const char *path, const char *parent, struct error *err);
+int vhdx_merge(const char *path, const char *parent, struct watch *watch, struct error *err);
 
 /* By which names the child knows its parent, in UTF-8 with "\": relative to its folder, and absolute. Either may be NULL. */
 struct vhdx_names {

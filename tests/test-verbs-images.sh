@@ -244,22 +244,115 @@ test_check_vhdx() {
   grep -qx '      cannot be repaired' out
 }
 
-test_check_refuses() {
+# What is no image at all is a problem of it, and no failure of the check.
+test_check_unusable() {
+  need jq jq
+  local file
   : >empty.vhd
+  : >empty.vhdx
+  printf 'some text' >text.vhd
+  head -c 3M /dev/urandom >noise.vhdx
+  head -c 3M /dev/urandom >noise.vhd
+  for file in empty.vhd empty.vhdx text.vhd noise.vhd noise.vhdx; do
+    exits 3 "$platter" check "$file"
+    grep -q '^  file: ' out
+    grep -qx '      cannot be repaired' out
+    exits 3 "$platter" check --repair --json "$file"
+    jq -e '.nr_left == 1 and (.repaired | not) and (.structures | last | .sound | not)' out
+  done
+}
+
+# structure FILTER: there is exactly one structure for which that holds.
+structure() { jq -e "[.structures[] | select($1)] | length == 1" out || { jq .structures out; return 1; }; }
+
+test_check_structures_vhdx() {
+  need jq jq
+  make_chain vhdx
+  exits 0 "$platter" check --json child.vhdx
+  jq -e 'all(.structures[]; .sound)' out
+  structure '.structure == "file identifier" and .offset == 0 and .found == "made by Platter"'
+  structure '.structure == "header 1" and .offset == 65536 and .length == 4096'
+  structure '.structure == "header 2" and .offset == 131072'
+  structure '.structure == "log" and .found == "empty" and .offset >= 1048576'
+  structure '.structure == "region table 1" and .offset == 196608'
+  structure '.structure == "region table 2" and .offset == 262144'
+  structure '.structure == "metadata region"'
+  structure '.structure == "virtual disk size" and .found == "12582912 bytes" and .length == 8'
+  structure '.structure == "parent locator" and (.found | contains("base.vhdx"))'
+  structure '.structure == "block allocation table" and .offset % 1048576 == 0'
+  structure '.structure == "payload blocks" and (.found | startswith("0 fully and 3 partially present"))'
+  structure '.structure == "sector bitmap blocks" and .length == 1048576 and .found == "1"'
+  structure ".structure == \"end of the file\" and .offset == $(stat -c %s child.vhdx)"
+  # Its size is where the check says.
+  jq '.structures[] | select(.structure == "virtual disk size") | .offset' out >at
+  [[ $(od -An -t u8 -j "$(cat at)" -N 8 child.vhdx | tr -d ' ') = 12582912 ]]
+  # What is wrong is told of the structure, too.
+  dd if=/dev/zero of=child.vhdx bs=1K seek=64 count=4 conv=notrunc status=none
+  exits 3 "$platter" check --json child.vhdx
+  structure '.structure == "header 1" and (.sound | not) and .found == "not valid: no signature"'
+  structure '.structure == "header 2" and .sound'
+  exits 3 "$platter" check child.vhdx
+  fails grep -q sound out
+  exits 3 "$platter" check --verbose child.vhdx
+  grep -q '^  header 1  *65536  *4096  NOT SOUND: not valid: no signature$' out
+  grep -q '^  header 2  *131072  *4096  sound: ' out
+  exits 0 "$platter" check --repair --verbose child.vhdx
+  fails grep -q 'NOT SOUND' out
+}
+
+test_check_structures_vhd() {
+  need jq jq
+  make_chain vhd
+  exits 0 "$platter" check --json child.vhd
+  jq -e 'all(.structures[]; .sound)' out
+  structure ".structure == \"footer\" and .offset == $(($(stat -c %s child.vhd) - 512)) and .length == 512"
+  structure '.structure == "copy of the footer" and .offset == 0'
+  structure '.structure == "dynamic header" and .offset == 512 and .length == 1024 and .found == "blocks of 524288 bytes"'
+  structure '.structure == "block allocation table" and .found == "24 entries"'
+  structure '.structure == "parent names" and (.found | contains("base.vhd"))'
+  structure '.structure == "data blocks" and .found == "4 of 24" and .offset % 512 == 0'
+  structure '.structure == "sector bitmaps"'
+  jq -e '[.structures[] | select(.structure == "parent locator")] | length >= 2' out
+  exits 0 "$platter" check --json 'base.vhd'
+  exits 0 "$platter" create 'vhd:fixed.vhd;type=fixed' 8M
+  exits 0 "$platter" check --json fixed.vhd
+  structure '.structure == "data" and .length == 8388608'
+  # An entry that points behind the end of the file.
+  printf '\x7f\xff\xff\x00' | dd of=base.vhd bs=1 seek=1536 conv=notrunc status=none
+  exits 3 "$platter" check --verbose base.vhd
+  grep -q '^  block allocation table  *1536  *512  NOT SOUND: BAT entry 0, ' out
+}
+
+# Each tells all of the work that there is, in its phases; and says what it says on standard output alone.
+test_progress() {
+  local format=$1
+  need jq jq
+  make_chain "$format"
+  whole() { jq -es --arg phases "$1" '([.[] | select(.done_bytes == .total_bytes) | .phase] | unique | join(" ")) == $phases and all(.[]; .done_bytes <= .total_bytes)' err; }
+  exits 0 "$platter" check --progress=json "base.$format"
+  whole check
+  exits 0 "$platter" commit --progress=json "child.$format"
+  whole commit
+  exits 0 "$platter" compact --progress=json "base.$format"
+  whole 'look for zeroes move blocks'
+  exits 0 "$platter" compact --progress=plain "base.$format"
+  grep -q '^platter compact: move blocks: .*(100%)' err
+  shows "base.$format" want
+}
+
+test_check_refuses() {
   make_raw raw
-  exits 1 "$platter" check empty.vhd
-  says "platter check: 'empty.vhd': $("$platter" read empty.vhd 2>&1 >/dev/null | sed "s/.*'empty.vhd': //")"
   exits 1 "$platter" check raw
-  says 'platter check: file: cannot be checked (vhd, vhdx can)'
+  says "platter check: 'raw': file: cannot be checked (vhd, vhdx can)"
   exits 1 "$platter" check memdiff:a.vhdx
-  says 'platter check: memdiff: cannot be checked (vhd, vhdx can)'
+  says "platter check: 'memdiff:a.vhdx': memdiff: cannot be checked (vhd, vhdx can)"
   exits 1 "$platter" check missing.vhdx
   grep -q "^platter check: .*'missing.vhdx'.*No such file" err
   exits 0 "$platter" create vhdx:a.vhdx 8M
   exits 1 "$platter" check --repair 'vhdx:a.vhdx;ro'
   says "platter check: 'a.vhdx' is to be opened read-only, says ro in its SPEC"
   exits 1 "$platter" check 'vhdx:b.vhdx;create=8M'
-  says 'platter check: vhdx: create= is for a new disk, and this one must be there'
+  says "platter check: 'vhdx:b.vhdx;create=8M': vhdx: create= is for a new disk, and this one must be there"
   [[ ! -e b.vhdx ]]
 }
 
@@ -289,9 +382,9 @@ test_compact() {
 test_compact_refuses() {
   exits 0 "$platter" create vhd:a.vhd 8M
   exits 1 "$platter" compact --no-scan a.vhd
-  says 'platter compact: --no-scan is for vhdx; of a vhd blocks are always read'
+  says "platter compact: 'a.vhd': --no-scan is for vhdx; of a vhd blocks are always read"
   exits 1 "$platter" compact mem:1M
-  says 'platter compact: mem: cannot be compacted (vhd, vhdx can)'
+  says "platter compact: 'mem:1M': mem: cannot be compacted (vhd, vhdx can)"
 }
 
 # ------------------------------------------------------------------ commit, rebase
@@ -343,9 +436,9 @@ test_commit_refuses() {
   exits 1 "$platter" commit base.vhdx
   says "platter commit: 'base.vhdx' has no parent"
   exits 1 "$platter" commit 'vhdx:child.vhdx;parent=mem:12M'
-  says 'platter commit: it goes into the parent that the file names: parent= is not for it'
+  says "platter commit: 'vhdx:child.vhdx;parent=mem:12M': it goes into the parent that the file names: parent= is not for it"
   exits 1 "$platter" commit sql:a.db
-  says 'platter commit: sql: cannot be committed (vhd, vhdx can)'
+  says "platter commit: 'sql:a.db': sql: cannot be committed (vhd, vhdx can)"
   # Not when the parent is another one by now.
   put base.vhdx 0 x
   exits 1 "$platter" commit child.vhdx
@@ -470,6 +563,11 @@ run_test "info tells what the file says of itself" test_info
 run_test "map --svg tells where a cell lies" test_map_svg
 run_test "check and repair: vhd" test_check_vhd
 run_test "check and repair: vhdx" test_check_vhdx
+run_test "check: what is no image" test_check_unusable
+run_test "check tells of each structure: vhdx" test_check_structures_vhdx
+run_test "check tells of each structure: vhd" test_check_structures_vhd
+run_test "progress of check, commit, compact: vhd" test_progress vhd
+run_test "progress of check, commit, compact: vhdx" test_progress vhdx
 run_test "check refuses" test_check_refuses
 run_test "compact refuses" test_compact_refuses
 run_test "commit into a raw parent" test_commit_raw

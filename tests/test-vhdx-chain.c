@@ -308,7 +308,7 @@ static void merge(const char *child, const char *parent, int status)
 	char path[512];
 
 	snprintf(path, sizeof(path), "%s", tmppath(child));
-	if (!CHECK_EQ(vhdx_merge(path, tmppath(parent), &err), status))
+	if (!CHECK_EQ(vhdx_merge(path, tmppath(parent), NULL, &err), status))
 		tap_diag("%s", error_text(&err));
 }
 
