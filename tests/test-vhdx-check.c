@@ -258,6 +258,130 @@ static void test_nothing_is_written_to_a_damaged_file(void)
 	CHECK_EQ(disk_close(d, NULL), 0);
 }
 
+/* ------------------------------------------------------------------ what must be known */
+
+/* Of what lies at `offset` the checksum, in its bytes 4 to 7. */
+static void seal(struct recorder *r, uint64_t offset, size_t size)
+{
+	uint8_t *bytes = malloc(size), crc[4];
+
+	CHECK_EQ(container_read(recorder_container(r), bytes, size, offset, &io_plain), 0);
+	memset(bytes + 4, 0, 4);
+	le32_put(crc, crc32c(0, bytes, size));
+	poke(r, offset + 4, crc, 4);
+	free(bytes);
+}
+
+static void poke_headers(struct recorder *r, unsigned at, uint16_t value)
+{
+	uint8_t raw[2];
+
+	le16_put(raw, value);
+	for (unsigned slot = 0; slot < 2; slot++) {
+		poke(r, VHDX_HEADER_OFFSET(slot) + at, raw, 2);
+		seal(r, VHDX_HEADER_OFFSET(slot), VHDX_PAGE);
+	}
+}
+
+static void test_versions(void)
+{
+	struct recorder *r = replayed(false);
+
+	poke_headers(r, 66, 2);
+	check_told(r, "version 2 instead of 1");
+	r = finished(false);
+	poke_headers(r, 64, 1);
+	check_told(r, "the log is of version 1");
+	r = replayed(false);
+	poke_headers(r, 64, 1); /* of a log that is empty nothing depends on it */
+	CHECK_EQ(errors_of(r, false, NULL), 0);
+	container_close(recorder_container(r), false, NULL);
+}
+
+static void fill(struct recorder *r, uint64_t offset, char byte)
+{
+	char *bytes = malloc(MIB);
+
+	memset(bytes, byte, MIB);
+	poke(r, offset, bytes, MIB);
+	free(bytes);
+}
+
+/* A region of a MiB at the end of the file, full of 'u'; where it lies. */
+static uint64_t add_region(struct recorder *r, bool required)
+{
+	uint64_t end = container_size(recorder_container(r));
+	uint8_t entry[32] = {0x11, 0x22}, count[4];
+
+	CHECK_EQ(container_set_size(recorder_container(r), end + MIB, NULL), 0);
+	fill(r, end, 'u');
+	le64_put(entry + 16, end);
+	le32_put(entry + 24, MIB);
+	le32_put(entry + 28, required);
+	le32_put(count, 3);
+	for (unsigned copy = 0; copy < 2; copy++) {
+		poke(r, VHDX_TABLE_OFFSET(copy) + 8, count, 4);
+		poke(r, VHDX_TABLE_OFFSET(copy) + 16 + 2 * 32, entry, 32);
+		seal(r, VHDX_TABLE_OFFSET(copy), VHDX_TABLE_BYTES);
+	}
+	return end;
+}
+
+/* Whatever is done to the file, what is not known stays as it is (2.2). */
+static void test_regions_that_are_not_known(void)
+{
+	struct recorder *r = replayed(false);
+	struct vhdx_compact_result result;
+	char *bytes = malloc(MIB);
+	struct disk *d;
+	uint64_t at;
+
+	add_region(r, true);
+	check_told(r, "is required and not known");
+	r = replayed(false);
+	at = add_region(r, false);
+	CHECK_EQ(errors_of(r, false, NULL), 0);
+	recorder_hold(r);
+	d = lab_open(recorder_container(r), "region");
+	memset(bytes, 'y', MIB);
+	for (unsigned block = 30; block < 50 && d; block++)
+		CHECK_EQ(disk_write(d, &VEC_FLAT(bytes, MIB), block * MIB, &io_plain), 0);
+	CHECK_EQ(disk_discard(d, 0, 40 * MIB, &io_plain), 0);
+	CHECK_EQ(disk_close(d, NULL), 0);
+	CHECK_EQ(vhdx_compact(recorder_container(r), true, &result, NULL), 0);
+	CHECK_EQ(container_read(recorder_container(r), bytes, MIB, at, &io_plain), 0);
+	for (unsigned i = 0; i < MIB; i++)
+		if (!CHECK_EQ(bytes[i], 'u'))
+			break;
+	CHECK_EQ(errors_of(r, false, NULL), 0);
+	free(bytes);
+	container_close(recorder_container(r), false, NULL);
+}
+
+static void add_item(struct recorder *r, uint32_t flags)
+{
+	uint8_t entry[32] = {0x11, 0x22}, count[2];
+
+	le32_put(entry + 16, 128 << 10);
+	le32_put(entry + 20, 16);
+	le32_put(entry + 24, flags);
+	le16_put(count, 6);
+	poke(r, METADATA + 10, count, 2);
+	poke(r, METADATA + 32 + 5 * 32, entry, 32);
+}
+
+static void test_items_that_are_not_known(void)
+{
+	struct recorder *r = replayed(false);
+
+	add_item(r, VHDX_ITEM_REQUIRED);
+	check_told(r, "is required and not known");
+	r = replayed(false);
+	add_item(r, VHDX_ITEM_USER);
+	CHECK_EQ(errors_of(r, false, NULL), 0);
+	container_close(recorder_container(r), false, NULL);
+}
+
 /* ------------------------------------------------------------------ before the first change */
 
 static struct guid file_write_of(struct recorder *r)
@@ -373,6 +497,9 @@ int main(void)
 	TAP_RUN(test_an_end_within_a_mib);
 	TAP_RUN(test_what_cannot_be_opened_is_told);
 	TAP_RUN(test_nothing_is_written_to_a_damaged_file);
+	TAP_RUN(test_versions);
+	TAP_RUN(test_regions_that_are_not_known);
+	TAP_RUN(test_items_that_are_not_known);
 	TAP_RUN(test_the_header_comes_first);
 	return TAP_DONE();
 }
