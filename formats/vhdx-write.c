@@ -27,7 +27,8 @@
  *   6  A page is written in its place only when an entry with it is durable.                      vhdx-commit.c, log_and_apply()
  *   7  Space is taken again only when what freed it is durable, and nobody who looked before is there any more. Space of pages
  *      that are logged is not taken again at all.                                                 vhdx_space_settle()
- *   8  No entry that a replay may need is written over.                                          vhdx-commit.c, log_pages()
+ *   8  No entry that a replay may need is written over, and none is left that would bring back a page that was written in its place
+ *      without one.                                                                              log_pages(), vhdx_commit_forget()
  *   9  Each entry has the size of the file that is known to be durable, and the one that holds everything. write_entry()
  *  10  The log is emptied when all of it is durable in its place, and only then the file is cut.   vhdx_writer_close()
  *  11  After a write of the log or a page, or a flush, has failed for good nothing is written.     commit.failed
