@@ -4,8 +4,9 @@
  *
  * A SIGBUS handler must know two things of a fault: is it ours, and where does it go on?
  *
- *   on x86-64    Each loop that touches memory is one piece of assembly, and writes into a table where it begins and ends. A
- *                fault whose instruction lies in such a piece is ours, and goes on at its end with 1 in eax, which is 0
+ *   on x86-64    Each loop that touches memory is one piece of assembly, and writes into a table where it begins and ends
+ *                (core/guarded.h; layers/autocache-copy.c has two more). A fault whose instruction lies in such a piece is
+ *                ours, and goes on at its end with 1 in eax, which is 0
  *                otherwise. Nothing has to be set up or taken down: no state of a thread, nothing to nest, nothing to
  *                leave wrong, and the way without a fault costs what the loop costs. (What else the loop has in its registers is
  *                not looked at after a fault: valgrind keeps only some of them true at every instruction.)
@@ -46,10 +47,7 @@
 #include <ucontext.h>
 
 #include "core/checkers.h"
-
-#if defined(__x86_64__) && defined(__LP64__) && !defined(SAFE_COPY_PORTABLE)
-#define BY_ADDRESS 1
-#endif
+#include "core/guarded.h"
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
@@ -65,7 +63,7 @@ static _Thread_local bool ready __attribute__((tls_model("initial-exec")));
 
 /* ------------------------------------------------------------------ a fault of ours */
 
-#ifdef BY_ADDRESS
+#ifdef GUARDED_BY_ADDRESS
 
 /* Distances from where each stands: a fault in [begin, end) goes on at `end`. */
 struct guarded {
@@ -74,14 +72,6 @@ struct guarded {
 
 extern const struct guarded __start_platter_guarded[] __attribute__((visibility("hidden")));
 extern const struct guarded __stop_platter_guarded[] __attribute__((visibility("hidden")));
-
-/* Makes the code from label 1 to label 9 of this piece of assembly a guarded one. */
-#define GUARDED                                                                                              \
-	".pushsection platter_guarded, \"a\", @progbits\n"                                                   \
-	".balign 4\n"                                                                                        \
-	".long 1b - .\n"                                                                                     \
-	".long 9b - .\n"                                                                                     \
-	".popsection\n"
 
 static uintptr_t address_of(const int32_t *distance)
 {
@@ -221,9 +211,15 @@ static __attribute__((noinline, cold)) void make_ready(void)
 	ready = true;
 }
 
+void guarded_ready(void)
+{
+	if (unlikely(!ready))
+		make_ready();
+}
+
 /* ------------------------------------------------------------------ the loops: 0, or 1 after a fault */
 
-#ifdef BY_ADDRESS
+#ifdef GUARDED_BY_ADDRESS
 
 /* From where on "rep movsb" is the quicker one. */
 #define REP_BYTES 1024u
@@ -452,8 +448,7 @@ static int store64(uint64_t *to, uint64_t value)
 
 int safe_copy(void *to, const void *from, size_t size)
 {
-	if (unlikely(!ready))
-		make_ready();
+	guarded_ready();
 	checkers_reads(from, size);
 	checkers_writes(to, size);
 	return unlikely(copy(to, from, size)) ? -EFAULT : 0;
@@ -461,8 +456,7 @@ int safe_copy(void *to, const void *from, size_t size)
 
 int safe_fill(void *to, unsigned char byte, size_t size)
 {
-	if (unlikely(!ready))
-		make_ready();
+	guarded_ready();
 	checkers_writes(to, size);
 	return unlikely(fill(to, byte, size)) ? -EFAULT : 0;
 }
@@ -471,8 +465,7 @@ int safe_is_zero(const void *from, size_t size)
 {
 	bool other;
 
-	if (unlikely(!ready))
-		make_ready();
+	guarded_ready();
 	checkers_reads(from, size);
 	if (unlikely(skip_zeroes(from, size, &other)))
 		return -EFAULT;
@@ -483,8 +476,7 @@ int safe_load32(const uint32_t *from, uint32_t *value)
 {
 	uint32_t loaded;
 
-	if (unlikely(!ready))
-		make_ready();
+	guarded_ready();
 	if (unlikely(load32(from, &loaded)))
 		return -EFAULT;
 	checkers_acquires(from);
@@ -494,16 +486,14 @@ int safe_load32(const uint32_t *from, uint32_t *value)
 
 int safe_store32(uint32_t *to, uint32_t value)
 {
-	if (unlikely(!ready))
-		make_ready();
+	guarded_ready();
 	checkers_releases(to);
 	return unlikely(store32(to, value)) ? -EFAULT : 0;
 }
 
 int safe_store64(uint64_t *to, uint64_t value)
 {
-	if (unlikely(!ready))
-		make_ready();
+	guarded_ready();
 	checkers_releases(to);
 	return unlikely(store64(to, value)) ? -EFAULT : 0;
 }

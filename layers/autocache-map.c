@@ -4,7 +4,7 @@
  *
  * Each unit has to be checked after it has come to the caller's memory. Behind a read(2) of a MiB its bytes have left the
  * processor's first cache by then, and checking costs a third of the copy. From a mapping of the data file they are copied
- * and checked a unit at a time; and the kernel does not look up each page anew.
+ * and hashed in one pass (autocache-copy.c), which costs no more than the copy; and the kernel does not look up each page anew.
  *
  * A page that is not in memory would be read in alone, or with few neighbours, while who touches it waits. So the first read
  * of a unit is a read(2), with its read-ahead, and a bit remembers it (in the index page, with which it is forgotten). In a
@@ -19,7 +19,6 @@
 #include <sys/mman.h>
 
 #include "core/loop.h"
-#include "core/safe-copy.h"
 
 static size_t map_size(const struct autocache *c)
 {
@@ -88,6 +87,7 @@ unsigned map_read(struct autocache *c, struct index_page *page, uint64_t unit, u
 		  char *to)
 {
 	const char *map;
+	uint64_t hash;
 	unsigned i = 0;
 
 	if (!are_near(page, unit, units) || loop_current())
@@ -96,8 +96,7 @@ unsigned map_read(struct autocache *c, struct index_page *page, uint64_t unit, u
 	if (!map)
 		return 0;
 	for (map += unit << UNIT_SHIFT; i < units; i++, map += UNIT, to += UNIT)
-		if (safe_copy(to, map, UNIT) ||
-		    entries[i] != sum_entry(&c->sums, unit + i, ALL_SECTORS, sum_hash(to)))
+		if (sum_copy(to, map, &hash) || entries[i] != sum_entry(&c->sums, unit + i, ALL_SECTORS, hash))
 			break;
 	return i;
 }

@@ -57,6 +57,20 @@ static inline bool sum_says_zero(const struct sums *s, uint64_t unit, uint64_t e
 /* The hash of a unit of memory, UNIT bytes. */
 uint64_t sum_hash(const void *content);
 
+/* The widest registers that are to be used, if the processor has them. */
+enum sum_way { SUM_PLAIN, SUM_AVX2, SUM_AVX512 };
+
+/*
+ * Copies a unit as safe_copy() does, and *hash is sum_hash() of what was copied, whoever changes either side meanwhile; in one
+ * pass where it can be. -EFAULT: any part may have been copied.
+ */
+int sum_copy_by(enum sum_way way, void *to, const void *from, uint64_t *hash);
+
+static inline int sum_copy(void *to, const void *from, uint64_t *hash)
+{
+	return sum_copy_by(SUM_AVX512, to, from, hash);
+}
+
 /* Zeroes those sectors of a unit of memory that are not among `sectors`. */
 void sum_clear_others(void *content, unsigned sectors);
 

@@ -2,6 +2,7 @@
 /* Where caches lie: keys of any bytes, roots, who comes first, who removes what, processes that are killed. */
 #include <linux/capability.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -562,8 +563,52 @@ static void test_fork_after_open(void)
 	image_free(&m);
 }
 
+/* ------------------------------------------------------------------ units */
+
+static const enum sum_way ways[] = {SUM_PLAIN, SUM_AVX2, SUM_AVX512};
+
+/* At any address, with any registers. */
+static void test_copies_are_hashed_as_the_library_does(void)
+{
+	char from[2 * UNIT], to[2 * UNIT];
+	struct random r = random_stream(11);
+	uint64_t hash;
+
+	for (unsigned i = 0; i < 300; i++) {
+		size_t a = random_below(&r, 130), b = random_below(&r, 130);
+		random_fill(&r, from, sizeof(from));
+		memset(to, 0x5a, sizeof(to));
+		CHECK_EQ(sum_copy_by(ways[i % 3], to + b, from + a, &hash), 0);
+		CHECK_MEM(to + b, from + a, UNIT);
+		CHECK_EQ(to[b + UNIT], 0x5a);
+		CHECK_EQ(hash, sum_hash(from + a));
+	}
+}
+
+/* The second half of a unit is past the end of the file. */
+static void test_copies_of_what_is_gone_fail(void)
+{
+	int fd = open(tmppath("short"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char to[UNIT], *map;
+	uint64_t hash;
+
+	CHECK(!ftruncate(fd, (off_t)page));
+	map = mmap(NULL, 2 * page, PROT_READ, MAP_SHARED, fd, 0);
+	for (unsigned i = 0; i < 3; i++) {
+		CHECK_EQ(sum_copy_by(ways[i], to, map + page - UNIT / 2, &hash), -EFAULT);
+		CHECK_EQ(sum_copy_by(ways[i], to, map + page, &hash), -EFAULT);
+		CHECK_EQ(sum_copy_by(ways[i], to, map, &hash), 0);
+		CHECK_EQ(hash, sum_hash(map));
+	}
+	munmap(map, 2 * page);
+	close(fd);
+}
+
 int main(void)
 {
+	TAP_RUN(test_copies_are_hashed_as_the_library_does);
+	TAP_RUN(test_copies_of_what_is_gone_fail);
 	TAP_RUN(test_names_of_keys);
 	TAP_RUN(test_no_two_keys_meet);
 	TAP_RUN(test_keys_that_imitate);
