@@ -5,7 +5,8 @@
  *   name      device and inode
  *   version   size, mtime and ctime in ns. Tools set mtime back (cp -p, rsync -t, touch), nobody can set ctime (inode(7)),
  *             which on the other hand also moves with chmod, link and rename: then the version is a new one for
- *             nothing
+ *             nothing. The kernel's own counter of changes (STATX_CHANGE_COOKIE) would be no better, as it
+ *             moves with these as well, and statx(2) does not hand it out
  *
  * File systems stamp with a clock that stands still for some ms (current_time() in the kernel takes the coarse
  * CLOCK_REALTIME), some with one of whole seconds: a change within the same tick as the last one leaves the stamp
