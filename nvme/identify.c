@@ -22,8 +22,10 @@ enum cns {
 	CNS_ALLOCATED_NAMESPACE = 0x11,
 	CNS_ATTACHED_CONTROLLERS = 0x12,
 	CNS_CONTROLLERS = 0x13,
+	CNS_PRIMARY_CONTROLLER = 0x14,
 	CNS_COMMAND_SET_ALLOCATED = 0x1a,
 	CNS_COMMAND_SET_ALLOCATED_NAMESPACE = 0x1b,
+	CNS_COMMAND_SETS = 0x1c,
 };
 
 enum { IDENTIFY_BYTES = 4096, LIST_IDS = 1024 };
@@ -36,6 +38,8 @@ union reply {
 	struct nvme_id_namespace ns;
 	struct nvme_id_namespace_independent independent;
 	struct nvme_id_controller_nvm nvm;
+	struct nvme_id_primary primary;
+	struct le64 command_sets[IDENTIFY_BYTES / 8];
 };
 
 /* ------------------------------------------------------------------ controller */
@@ -275,6 +279,31 @@ static uint16_t list_attached_controllers(struct nvme_command *cmd, union reply 
 	return list_controllers(cmd, r);
 }
 
+/* ------------------------------------------------------------------ controllers there could be */
+
+static uint16_t check_controller(struct nvme_command *cmd, bool any)
+{
+	uint16_t id = (uint16_t)(nvme_cdw10(cmd) >> 16);
+
+	return id == cmd->c->controller_id || (any && id == 0xffff) ? NVME_OK : nvme_fail_field(cmd, NVME_INVALID_FIELD, 42, 0);
+}
+
+/* There are no secondary ones: all queues and vectors are its own (Base 5.17.2, CNS 14h). */
+static uint16_t identify_primary(struct nvme_command *cmd, union reply *r)
+{
+	r->primary.cntlid = put16(cmd->c->controller_id);
+	r->primary.vqprt = put16(cmd->c->max_queues + 1);
+	r->primary.viprt = put16(cmd->c->max_vectors);
+	return check_controller(cmd, false);
+}
+
+/* One combination of command sets: NVM alone (Base 5.17.2, CNS 1Ch). */
+static uint16_t list_command_sets(struct nvme_command *cmd, union reply *r)
+{
+	r->command_sets[0] = put64(1u << 0);
+	return check_controller(cmd, true);
+}
+
 /* ------------------------------------------------------------------ the command */
 
 static uint16_t nothing(struct nvme_command *cmd, union reply *r)
@@ -306,8 +335,10 @@ static const struct {
 	[CNS_ALLOCATED_NAMESPACE] = {identify_namespace, false},
 	[CNS_ATTACHED_CONTROLLERS] = {list_attached_controllers, false},
 	[CNS_CONTROLLERS] = {list_controllers, false},
+	[CNS_PRIMARY_CONTROLLER] = {identify_primary, false},
 	[CNS_COMMAND_SET_ALLOCATED] = {list_namespaces, true},
 	[CNS_COMMAND_SET_ALLOCATED_NAMESPACE] = {nothing_of_namespace, true},
+	[CNS_COMMAND_SETS] = {list_command_sets, false},
 };
 
 uint16_t nvme_admin_identify(struct nvme_command *cmd, struct nvme_namespace *n)

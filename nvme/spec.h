@@ -321,6 +321,19 @@ struct nvme_id_controller_nvm { /* CNS 06h, CSI 0; NVM 4.1.5.4 */
 };
 _Static_assert(sizeof(struct nvme_id_controller_nvm) == 4096, "Identify Controller, NVM");
 
+struct nvme_id_primary { /* CNS 14h */
+	struct le16 cntlid, portid;
+	uint8_t crt, reserved5[27];
+	struct le32 vqfrt, vqrfa;
+	struct le16 vqrfap, vqprt, vqfrsm, vqgran;
+	uint8_t reserved48[16];
+	struct le32 vifrt, virfa;
+	struct le16 virfap, viprt, vifrsm, vigran;
+	uint8_t reserved80[4016];
+};
+_Static_assert(sizeof(struct nvme_id_primary) == 4096, "Primary Controller Capabilities");
+_Static_assert(__builtin_offsetof(struct nvme_id_primary, viprt) == 74, "Primary Controller Capabilities");
+
 /* ------------------------------------------------------------------ log pages (Base 5.16) */
 
 struct nvme_log_error {

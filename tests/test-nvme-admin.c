@@ -114,9 +114,40 @@ static void test_identify_lists(void)
 	driver_close(&d);
 }
 
+/* Of the controller that is asked for, in the upper half of CDW10. */
+static uint16_t identify_of(uint8_t cns, uint16_t controller, void **page)
+{
+	uint64_t at = guest_alloc(&d.guest, GUEST_PAGE, GUEST_PAGE);
+	struct nvme_sqe sqe = driver_admin_command(NVME_ADMIN_IDENTIFY, 0, at, (uint32_t)controller << 16 | cns, 0);
+
+	*page = guest_at(&d.guest, at);
+	return driver_run(&d.admin, &sqe, NULL);
+}
+
+static void test_identify_of_a_controller(void)
+{
+	const struct nvme_id_primary *primary;
+	void *page;
+
+	begin("mem:1M");
+	CHECK_EQ(identify_of(0x14, 0, &page), 0);
+	primary = page;
+	CHECK_EQ(get16(primary->cntlid), 0);
+	CHECK_EQ(primary->crt, 0); /* nothing that could be given to secondary controllers */
+	CHECK_EQ(get16(primary->vqprt), 65);
+	CHECK_EQ(get16(primary->viprt), 65);
+	CHECK_EQ(identify_of(0x14, 1, &page), NVME_INVALID_FIELD);
+	CHECK_EQ(identify_of(0x1c, 0xffff, &page), 0);
+	CHECK_EQ(get64(((struct le64 *)page)[0]), 1);
+	CHECK_EQ(get64(((struct le64 *)page)[1]), 0);
+	CHECK_EQ(identify_of(0x1c, 0, &page), 0);
+	CHECK_EQ(identify_of(0x1c, 1, &page), NVME_INVALID_FIELD);
+	driver_close(&d);
+}
+
 static void test_identify_values_there_are(void)
 {
-	static const uint8_t known[] = {0, 1, 2, 3, 5, 6, 7, 8, 0x10, 0x11, 0x12, 0x13, 0x1a, 0x1b};
+	static const uint8_t known[] = {0, 1, 2, 3, 5, 6, 7, 8, 0x10, 0x11, 0x12, 0x13, 0x14, 0x1a, 0x1b, 0x1c};
 	bool is_known[256] = {false};
 	void *page;
 
@@ -849,6 +880,7 @@ int main(void)
 	TAP_RUN(test_identify_controller);
 	TAP_RUN(test_identify_namespace);
 	TAP_RUN(test_identify_lists);
+	TAP_RUN(test_identify_of_a_controller);
 	TAP_RUN(test_identify_values_there_are);
 	TAP_RUN(test_features_there_are);
 	TAP_RUN(test_feature_round_trips);
