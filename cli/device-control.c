@@ -20,12 +20,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "core/open.h"
 #include "core/spec.h"
+#include "core/unix-socket.h"
 #include "core/wait.h"
 
 /* The longest command; answers are no longer. */
@@ -225,26 +224,9 @@ static void free_all(struct device_control *c)
 
 static int make_socket(struct device_control *c, struct error *err)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	mode_t mask;
-	int fd, status;
+	int status = unix_socket_make(c->path, 0600, &c->socket, err);
 
-	if (strlen(c->path) >= sizeof(address.sun_path))
-		return error_set(err, -ENAMETOOLONG, "'%s' is too long for a socket", c->path);
-	strcpy(address.sun_path, c->path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return error_set_errno(err, -errno, "a socket");
-	mask = umask(0177);
-	status = bind(fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;
-	umask(mask);
-	if (!status) {
-		c->socket = fd; /* from here on it is ours to remove */
-		status = listen(fd, 4) ? -errno : 0;
-	} else {
-		close(fd);
-	}
-	return status ? error_set_errno(err, status, "socket '%s'", c->path) : 0;
+	return status || !listen(c->socket, 4) ? status : error_set_errno(err, -errno, "socket '%s'", c->path);
 }
 
 int device_control_start(const char *path, struct nvme *controller, struct loop *loop, unsigned flags,

@@ -34,10 +34,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "core/unix-socket.h"
 #include "vmm/vfio-user-internal.h"
 
 /* Messages that were read and not carried out. */
@@ -573,42 +572,6 @@ static void serving_main(void *argument)
 
 /* ------------------------------------------------------------------ life */
 
-/* True where `path` is a socket of somebody who has ended without removing it. */
-static bool is_stale(const struct sockaddr_un *address)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct stat st;
-	bool stale = !lstat(address->sun_path, &st) && S_ISSOCK(st.st_mode) && fd >= 0 &&
-		     connect(fd, (const struct sockaddr *)address, sizeof(*address)) && errno == ECONNREFUSED;
-
-	if (fd >= 0)
-		close(fd);
-	return stale;
-}
-
-static int make_socket(struct vfio_user *v, struct error *err)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	size_t length = strlen(v->path);
-	int status;
-
-	if (!length || length >= sizeof(address.sun_path))
-		return error_set(err, -ENAMETOOLONG, "'%s' cannot be the path of a socket: it has to be 1 to %zu bytes", v->path,
-				 sizeof(address.sun_path) - 1);
-	memcpy(address.sun_path, v->path, length + 1);
-	v->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (v->socket < 0)
-		return error_set_errno(err, -errno, "a socket");
-	if (is_stale(&address))
-		unlink(v->path);
-	if (!bind(v->socket, (struct sockaddr *)&address, sizeof(address)))
-		return 0;
-	status = error_set_errno(err, -errno, "socket '%s'", v->path);
-	close(v->socket);
-	v->socket = -1;
-	return status;
-}
-
 int vfio_user_create(const char *path, struct loop *loop, struct vfio_user_listener *listener, struct vfio_user **out,
 		     struct error *err)
 {
@@ -625,7 +588,7 @@ int vfio_user_create(const char *path, struct loop *loop, struct vfio_user_liste
 	if (!v->path || guest_memory_create(&v->copier, &v->memory))
 		error_set(err, -ENOMEM, "no memory");
 	else
-		status = make_socket(v, err);
+		status = unix_socket_make(v->path, 0777, &v->socket, err);
 	if (status)
 		vfio_user_destroy(v);
 	else
