@@ -4,6 +4,7 @@
 # put right, and holds the old or the new state and nothing else. VERB_KILLS is how often each is killed (2).
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
 
+need python3 python3
 kills=${VERB_KILLS:-2} stock=$tmp/stock
 
 block_option() { case $1 in vhd) echo 'block=64K' ;; vhdx) echo 'block=1M' ;; esac; }
@@ -61,29 +62,51 @@ duration() {
   echo $(((${EPOCHREALTIME/[.,]/} - begin) / 1000 + 1))
 }
 
-# The states after each verb: the function fails where it is none of those.
+# mixed GOT OLD NEW: each sector of it is that of the one or of the other.
+mixed() {
+  python3 - "$@" <<'EOF'
+import sys
+got, old, new = (open(name, "rb").read() for name in sys.argv[1:])
+wrong = [at for at in range(0, len(got), 512) if got[at:at + 512] not in (old[at:at + 512], new[at:at + 512])]
+if wrong or len(got) != len(old):
+    sys.exit(f"{len(got)} bytes; neither old nor new: sectors at {wrong[:10]}")
+EOF
+}
+
+# The states after each verb: the function fails where it is none of those. They are called where `set -e` has no effect.
 state_compact() { clean "now/base.$1" && shows "now/base.$1" base; }
-state_commit() { clean "now/base.$1" && clean "now/child.$1" && shows "now/child.$1" child; }
-state_rebase() { clean "now/child.$1" && shows "now/child.$1" child; }
+state_commit() {
+  clean "now/base.$1" && clean "now/child.$1" && shows "now/child.$1" child || return 1
+  "$platter" read "now/base.$1" >got && mixed got base child
+}
+state_rebase() { clean "now/child.$1" && shows "now/child.$1" child && { cmp -s old_other "now/other.$1" || return 1; }; }
+
+# It shows what it held over the old parent, or over the new one, which `new` is taken from when nobody kills it.
+state_header() {
+  clean "now/child.$1" || return 1
+  [[ -e new ]] || "$platter" read "now/child.$1" >new
+  shows "now/child.$1" child || shows "now/child.$1" new
+}
 
 state_resize() {
   local size
-  clean "now/base.$1"
-  "$platter" read "now/base.$1" >got
+  clean "now/base.$1" && "$platter" read "now/base.$1" >got || return 1
   size=$(stat -c %s got)
-  [[ $size = 8388608 || $size = "$2" ]]
-  cp base want
-  truncate -s "$size" want
-  cmp -s got want
+  [[ $size = 8388608 || $size = "$2" ]] || return 1
+  cp base want && truncate -s "$size" want && cmp got want
 }
 
-state_convert() { shows "now/other.$1" other || shows "now/other.$1" base; }
+# What is half-made has another name, so that it is in nobody's way.
+state_convert() {
+  clean "now/other.$1" && clean "now/base.$1" || return 1
+  shows "now/other.$1" other || shows "now/other.$1" base || return 1
+  [[ -z $(find now -type f ! -name '.other.*.??????' ! -name base.* ! -name child.* ! -name other.*) ]]
+}
 
 # After a commit that was cut short the same command brings all of it into the parent.
 again_commit() {
-  (cd now && "$platter" commit "child.$1" >/dev/null)
-  shows "now/base.$1" child
-  shows "now/child.$1" child
+  (cd now && "$platter" commit "child.$1" >/dev/null) || return 1
+  shows "now/base.$1" child && shows "now/child.$1" child
 }
 
 # test_verb FORMAT NAME VERB ARG...
@@ -92,6 +115,7 @@ test_verb() {
   shift 2
   old=$stock/$format/old
   cp "$stock/$format"/{base,child,other} .
+  cp "$old/other.$format" old_other
   [[ $name != resize ]] || extra=$(($(numfmt --from=iec "${*: -1}")))
   ms=$(duration "$@")
   state_"$name" "$format" "$extra"
@@ -108,6 +132,7 @@ for format in vhd vhdx; do
   run_test "compact: $format" test_verb $format compact compact "base.$format"
   run_test "commit: $format" test_verb $format commit commit "child.$format"
   run_test "rebase: $format" test_verb $format rebase rebase "child.$format" "other.$format"
+  run_test "rebase, the header alone: $format" test_verb $format header rebase --header-only "child.$format" "other.$format"
   run_test "larger: $format" test_verb $format resize resize "base.$format" 40M
   run_test "smaller: $format" test_verb $format resize resize --shrink "base.$format" 3M
   run_test "convert: $format" test_verb $format convert convert --force "base.$format" "other.$format"
