@@ -68,7 +68,7 @@ timed() {
   begin=${EPOCHREALTIME/./}
   copy "$@" >/dev/null
   end=${EPOCHREALTIME/./}
-  "$platter" compare --progress none "$(spec "$3" "source.$3")" "$(spec "$4" "copy.$4")" >&2
+  "$platter" compare --quiet --progress none "$(spec "$3" "source.$3")" "$(spec "$4" "copy.$4")" >&2
   echo $((end - begin))
 }
 
