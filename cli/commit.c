@@ -89,6 +89,8 @@ static int run_commit(struct commit *c, const char *spec, struct error *err)
 
 	if (!status && spec_given(c->image.spec, "parent"))
 		return error_set(err, -EINVAL, "it goes into the parent that the file names: parent= is not for it");
+	if (!status && spec_given(c->image.spec, "ro"))
+		return error_set(err, -EROFS, "'%s' is to be opened read-only, says ro in its SPEC", c->image.path);
 	if (!status)
 		status = chain_find(&c->image, &c->chain, err);
 	if (!status && c->chain.count < 2)
