@@ -486,6 +486,67 @@ static void test_compact(void)
 	drop(r);
 }
 
+/* Ends the work when it was asked so often whether to go on. */
+struct stopper {
+	struct watch watch;
+	unsigned left;
+	uint64_t total, done; /* of the stretch that is under way */
+	bool too_much;
+};
+
+static void note_phase(struct watch *w, const char *what, uint64_t total)
+{
+	struct stopper *s = (struct stopper *)w;
+
+	CHECK(what && what[0]);
+	s->total = total;
+	s->done = 0;
+}
+
+static void note_add(struct watch *w, uint64_t bytes)
+{
+	struct stopper *s = (struct stopper *)w;
+
+	s->done += bytes;
+	s->too_much = s->too_much || s->done > s->total;
+}
+
+static bool is_enough(struct watch *w)
+{
+	struct stopper *s = (struct stopper *)w;
+
+	if (!s->left)
+		return true;
+	s->left--;
+	return false;
+}
+
+/* However early it is stopped: the image is sound, shows the same, and is no longer than before. */
+static void test_compact_is_stopped(void)
+{
+	int status = -EINTR;
+
+	for (unsigned after = 0; status == -EINTR && after < 1000; after++) {
+		struct stopper s = {.watch = {note_phase, note_add, is_enough}, .left = after};
+		CLEANUP_ERROR struct error err = {0};
+		struct recorder *r = make_sparse();
+		uint64_t before = end_of(r);
+		json_t *report = NULL;
+		recorder_container(r)->watch = &s.watch;
+		status = vhd_compact(recorder_container(r), &strict, &report, &err);
+		recorder_container(r)->watch = NULL;
+		CHECK(!status || (status == -EINTR && strstr(error_text(&err), "stopped")));
+		CHECK(!s.too_much && end_of(r) <= before && is_as_made(r));
+		CHECK_EQ(problems_of(r, false, NULL), 0);
+		CHECK(after >= 8 || status == -EINTR);
+		if (!status)
+			CHECK_EQ(s.done, s.total);
+		json_decref(report);
+		drop(r);
+	}
+	CHECK_EQ(status, 0);
+}
+
 static void check_compact(struct recorder *r, int64_t dropped, int64_t moved)
 {
 	json_t *report = NULL;
@@ -646,6 +707,7 @@ int main(void)
 	TAP_RUN(test_a_repair_of_what_is_read_only);
 	TAP_RUN(test_info_and_map);
 	TAP_RUN(test_compact);
+	TAP_RUN(test_compact_is_stopped);
 	TAP_RUN(test_compact_of_what_is_there_in_part);
 	TAP_RUN(test_compact_goes_by_bits);
 	TAP_RUN(test_compact_leaves_nothing_of_what_was_there);
