@@ -22,6 +22,7 @@ struct step {
 	uint32_t tag;        /* what it wrote; 0: zeroes */
 	unsigned answered;   /* recorder's calls when it was answered */
 	unsigned begun;      /* ... when it began */
+	bool failed;         /* of each sector it may have been done or not */
 };
 
 struct promise { /* a flush that was answered */
@@ -43,7 +44,8 @@ struct history {
 struct workload {
 	const char *name;
 	struct vhdx_create_options options;
-	bool over; /* something else, which shows through */
+	bool over;  /* something else, which shows through */
+	bool fails; /* now and then the file system is full */
 	unsigned steps;
 	unsigned flush_every;
 };
@@ -94,13 +96,23 @@ static int do_write(struct run *t, const struct step *s, unsigned flags)
 	return status;
 }
 
+/* One of the calls that the next request makes finds no space. */
+static void fill_up(struct run *t)
+{
+	unsigned kinds = 1u << RECORDER_WRITE | 1u << RECORDER_RESIZE | 1u << RECORDER_ZERO;
+
+	recorder_fail(t->r, kinds, t->w->fails && random_once_in(&t->random, 8) ? 1 + (unsigned)random_below(&t->random, 4) : 0, -ENOSPC);
+}
+
 static void do_step(struct run *t, unsigned number)
 {
+	int status;
 	struct step s = {.tag = number + 1, .begun = recorder_calls(t->r)};
 	unsigned flags = random_once_in(&t->random, 12) ? IO_FUA : 0;
 	uint64_t what = random_below(&t->random, 8);
 
 	choose_range(t, &s);
+	fill_up(t);
 	if (what < 2) {
 		s.tag = 0;
 		if (random_once_in(&t->random, 2)) {
@@ -108,10 +120,12 @@ static void do_step(struct run *t, unsigned number)
 			s.count = MIB / t->sector;
 		}
 		flags |= IO_MAY_UNMAP;
-		CHECK_EQ(disk_write_zeroes(t->d, s.sector * t->sector, s.count * t->sector, &(struct io){.flags = flags}), 0);
+		status = disk_write_zeroes(t->d, s.sector * t->sector, s.count * t->sector, &(struct io){.flags = flags});
 	} else {
-		CHECK_EQ(do_write(t, &s, flags), 0);
+		status = do_write(t, &s, flags);
 	}
+	CHECK(!status || t->w->fails);
+	s.failed = status;
 	s.answered = recorder_calls(t->r);
 	t->h.steps[t->h.nr_steps++] = s;
 }
@@ -122,8 +136,12 @@ static void do_work(struct run *t)
 		do_step(t, i);
 		if (random_once_in(&t->random, t->w->flush_every)) {
 			unsigned steps = t->h.nr_steps;
-			CHECK_EQ(disk_flush(t->d, &io_plain), 0);
-			note_promise(t, steps);
+			int status;
+			fill_up(t);
+			status = disk_flush(t->d, &io_plain);
+			CHECK(!status || t->w->fails);
+			if (!status)
+				note_promise(t, steps);
 		}
 	}
 }
@@ -170,19 +188,22 @@ static unsigned promised_steps(const struct history *h, unsigned n)
 	return steps;
 }
 
-/* May the sector hold the tag? What was promised last, or anything that was begun later. */
+/* May the sector hold the tag? What was promised last, what has failed since, or anything that was begun later. */
 static bool may_hold(const struct run *t, uint64_t sector, uint32_t tag, unsigned n, unsigned promised)
 {
 	uint32_t last = original_tag(t, sector);
+	bool maybe = false;
 
 	for (unsigned k = t->h.first[sector]; k < t->h.first[sector + 1]; k++) {
 		const struct step *s = &t->h.steps[t->h.touching[k]];
-		if (t->h.touching[k] < promised)
-			last = s->tag;
+		if (t->h.touching[k] < promised && s->failed)
+			maybe = maybe || s->tag == tag;
+		else if (t->h.touching[k] < promised)
+			last = s->tag, maybe = false;
 		else if (s->begun <= n && s->tag == tag)
 			return true;
 	}
-	return tag == last;
+	return maybe || tag == last;
 }
 
 static bool judge_sector(const struct run *t, const uint8_t *data, uint64_t sector, unsigned n, unsigned promised)
@@ -273,14 +294,14 @@ static bool try_cut(struct run *t, unsigned n, enum unflushed_order order, uint6
 	return good;
 }
 
-static void crash(const struct workload *w, unsigned share)
+static void crash_again(const struct workload *w, unsigned share, unsigned run)
 {
 	struct run *t = calloc(1, sizeof(*t));
 	unsigned calls;
 
 	t->w = w;
 	t->sector = w->options.logical_sector ? w->options.logical_sector : 512;
-	t->random = random_stream(w->steps);
+	t->random = random_stream(w->steps + 1000 * run);
 	t->r = lab_create(&w->options);
 	t->d = open_disk(w, recorder_container(t->r), w->name);
 	if (CHECK(t->d != NULL)) {
@@ -293,11 +314,17 @@ static void crash(const struct workload *w, unsigned share)
 			if (!try_cut(t, n, order, random_next(&t->random)))
 				break;
 		}
-		CHECK_EQ(disk_close(t->d, NULL), 0);
+		recorder_fail(t->r, 0, 0, 0);
+		CHECK(!disk_close(t->d, NULL) || w->fails);
 	}
 	free(t->h.touching);
 	free(t->h.first);
 	free(t);
+}
+
+static void crash(const struct workload *w, unsigned share)
+{
+	crash_again(w, share, 0);
 }
 
 /* ------------------------------------------------------------------ */
@@ -350,6 +377,23 @@ static void test_differencing(void)
 					  .steps = 120,
 					  .flush_every = 5};
 	crash(&w, 4);
+}
+
+/* What could not be written is old or new, and all else as it was promised; in one part of the runs the log or the table fails for good. */
+static void test_no_space(void)
+{
+	static const struct workload w = {.name = "no space",
+					  .options = {.size = 10 * MIB,
+						      .block_size = MIB,
+						      .has_parent = true,
+						      .parent_relative = ".\\base.vhdx"},
+					  .over = true,
+					  .fails = true,
+					  .steps = 90,
+					  .flush_every = 4};
+
+	for (unsigned run = 0; run < 4; run++)
+		crash_again(&w, 32, run);
 }
 
 static void test_differencing_large_sectors(void)
@@ -440,6 +484,7 @@ int main(void)
 	TAP_RUN(test_fixed);
 	TAP_RUN(test_large_sectors);
 	TAP_RUN(test_differencing);
+	TAP_RUN(test_no_space);
 	TAP_RUN(test_differencing_large_sectors);
 	return TAP_DONE();
 }
