@@ -133,6 +133,7 @@ static void forget(struct nvme *c)
 		atomic_store(&c->doorbells[i], 0);
 		atomic_store(&c->bells[i].polled, 0);
 	}
+	atomic_store(&c->nr_bells, 0);
 	nvme_events_reset(c);
 	nvme_reservations_forget(c);
 	nvme_features_reset(c);

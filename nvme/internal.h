@@ -276,6 +276,7 @@ struct nvme {
 	_Atomic uint32_t *doorbells; /* NVME_BELLS used */
 	void *own_doorbells;
 	struct nvme_bell *bells;     /* [NVME_BELLS] */
+	_Atomic unsigned nr_bells;   /* nobody rings those from here on: no queue has had them since the last reset */
 	_Atomic uint64_t shadow, event_index; /* guest addresses; 0: none */
 
 	/* the admin loop's, but that I/O loops read `page_shift` and `settings` words while there are queues */

@@ -64,11 +64,17 @@ static int read_bell(struct nvme *c, uint16_t id, unsigned index, uint32_t *valu
 	return 0;
 }
 
-/* A new queue begins at 0, and can be rung for. */
+/*
+ * A new queue begins at 0, and can be rung for. What nvme_poll() saw of the last queue of this number counts no more: the first ring for
+ * the new one may be the same value. On the admin loop, as all that begins queues.
+ */
 static void begin_bell(struct nvme *c, unsigned index)
 {
 	atomic_store(&c->doorbells[index], 0);
+	atomic_store(&c->bells[index].polled, 0);
 	atomic_store(&c->bells[index].used, true);
+	if (index >= atomic_load(&c->nr_bells))
+		atomic_store(&c->nr_bells, index + 1);
 }
 
 static void end_bell(struct nvme *c, unsigned index)

@@ -238,9 +238,10 @@ void nvme_bar_write(struct nvme *c, uint64_t offset, unsigned size, uint64_t val
 
 bool nvme_poll(struct nvme *c)
 {
+	unsigned count = atomic_load_explicit(&c->nr_bells, memory_order_acquire);
 	bool any = false;
 
-	for (unsigned i = 0; i < 2 * (c->max_queues + 1); i++) {
+	for (unsigned i = 0; i < count; i++) {
 		uint32_t value = atomic_load_explicit(&c->doorbells[i], memory_order_acquire);
 		/* looked at first: most have not changed, and an exchange each would cost a microsecond a call */
 		if (atomic_load_explicit(&c->bells[i].polled, memory_order_relaxed) == value)

@@ -467,6 +467,29 @@ static void test_polled_doorbells(void)
 	free(bells);
 }
 
+/* A queue is made anew, and the first value that it is rung with is the last one of the queue before it. */
+static void test_polled_doorbells_of_the_next_queue(void)
+{
+	uint32_t *bells = aligned_alloc(4096, NVME_BAR_BYTES - NVME_REG_DOORBELLS);
+	struct nvme_options options = {.doorbells = bells};
+	struct nvme_sqe sqe = flush();
+	struct driver_result r;
+
+	memset(bells, 0, NVME_BAR_BYTES - NVME_REG_DOORBELLS);
+	open_with("mem:1M", &options, 1);
+	for (unsigned i = 0; i < 3; i++) {
+		CHECK_EQ(driver_create_pair(&d, &q, 1, 8), 0);
+		driver_submit(&q, &sqe);
+		__atomic_store_n(&bells[2], q.tail, __ATOMIC_RELEASE);
+		nvme_poll(d.c);
+		REQUIRE(driver_wait(&q, &r));
+		CHECK_EQ(driver_delete(&d, true, 1), 0);
+		CHECK_EQ(driver_delete(&d, false, 1), 0);
+	}
+	driver_close(&d);
+	free(bells);
+}
+
 /* ------------------------------------------------------------------ interrupts */
 
 static unsigned wait_raised(unsigned vector, unsigned at_least)
@@ -701,6 +724,7 @@ int main(void)
 	TAP_RUN(test_reset_forgets_shadow);
 	TAP_RUN(test_shadow_errors);
 	TAP_RUN(test_polled_doorbells);
+	TAP_RUN(test_polled_doorbells_of_the_next_queue);
 	TAP_RUN(test_interrupt_on_its_vector);
 	TAP_RUN(test_burst_is_one_pass);
 	TAP_RUN(test_coalescing);
