@@ -89,21 +89,23 @@ fi
 # What differs from one run to the next.
 masked() { sed -E -e 's,platter-[A-Za-z0-9]{6}\b,platter-RANDOM,g' -e "s|$PWD|HERE|g" -e "s|$stock|STOCK|g" -e 's/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/ID/g' -e 's/\.[a-z0-9]{6}\b/.RANDOM/g' -e 's/seed [0-9]+/seed N/g'; }
 
-# answers: the golden file from standard input, with what the commands of it answer now.
+# answers: the golden file from standard input, with what the commands of it answer now. All of them in one shell of that user.
 answers() {
-  local line status
-  while IFS= read -r line; do
-    case $line in
-      '$ '*)
-        status=0
-        printf '%s\n' "$line"
-        PLATTER=$platter timeout 20 "${as_user[@]}" bash -c 'platter() { "$PLATTER" "$@"; }; eval "$1"' - "${line#\$ }" >/dev/null 2>"$err" </dev/null || status=$?
-        printf '%d\n' "$status"
-        masked <"$err" | sed 's/^/| /'
-        ;;
-      '#'* | '') printf '%s\n' "$line" ;;
-    esac
-  done
+  # shellcheck disable=SC2016 # that shell expands it
+  PLATTER=$platter "${as_user[@]}" bash -c '
+    platter() { timeout 20 "$PLATTER" "$@"; }
+    while IFS= read -r line; do
+      case $line in
+        "\$ "*)
+          printf "%s\n" "$line"
+          status=0
+          (eval "${line#??}") >/dev/null 2>"$1" </dev/null || status=$?
+          printf "%d\n" "$status"
+          while IFS= read -r line || [[ $line ]]; do printf "| %s\n" "$line"; done <"$1"
+          ;;
+        "#"* | "") printf "%s\n" "$line" ;;
+      esac
+    done' - "$err" | masked
 }
 
 # section NAME: of the golden file.
@@ -113,7 +115,9 @@ fresh() {
   cp -a "$stock/." .
   chmod 777 .
   [[ ${#as_user[@]} = 0 ]] || chown -R 65534:65534 .
-  err=$t_tmp/err
+  err=$tmp/err # of the user that the commands run as
+  : >"$err"
+  chmod 666 "$err"
 }
 
 test_section() {

@@ -284,8 +284,8 @@ test_check_structures_vhdx() {
   structure '.structure == "sector bitmap blocks" and .length == 1048576 and .found == "1"'
   structure ".structure == \"end of the file\" and .offset == $(stat -c %s child.vhdx)"
   # Its size is where the check says.
-  jq '.structures[] | select(.structure == "virtual disk size") | .offset' out >at
-  [[ $(od -An -t u8 -j "$(cat at)" -N 8 child.vhdx | tr -d ' ') = 12582912 ]]
+  jq '.structures[] | select(.structure == "virtual disk size") | .offset' out >place
+  [[ $(od -An -t u8 -j "$(cat place)" -N 8 child.vhdx | tr -d ' ') = 12582912 ]]
   # What is wrong is told of the structure, too.
   dd if=/dev/zero of=child.vhdx bs=1K seek=64 count=4 conv=notrunc status=none
   exits 3 "$platter" check --json child.vhdx

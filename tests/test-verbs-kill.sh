@@ -100,7 +100,7 @@ state_resize() {
 state_convert() {
   clean "now/other.$1" && clean "now/base.$1" || return 1
   shows "now/other.$1" other || shows "now/other.$1" base || return 1
-  [[ -z $(find now -type f ! -name '.other.*.??????' ! -name base.* ! -name child.* ! -name other.*) ]]
+  [[ -z $(find now -type f ! -name '.other.*.??????' ! -name 'base.*' ! -name 'child.*' ! -name 'other.*') ]]
 }
 
 # After a commit that was cut short the same command brings all of it into the parent.

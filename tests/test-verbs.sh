@@ -361,7 +361,7 @@ test_read() {
   "$platter" read a.img | cmp - a.img
   "$platter" read --length 0 a.img | cmp - /dev/null
   exits 1 "$platter" read --offset 96M --length 1 a.img
-  says 'platter read: 1 bytes at 100663296 go past the end of the disk, which has 100663296 bytes; at most 0 are there'
+  says "platter read: 'a.img': 1 bytes at 100663296 go past the end of the disk, which has 100663296 bytes; at most 0 are there"
   exits 1 bash -c '"$1" read a.img >/dev/full' - "$platter"
   grep -q 'cannot write the output: No space left' err
 }
@@ -376,7 +376,7 @@ test_write() {
   exits 1 "$platter" write --offset 8M a.img <piece
   grep -q 'the input is longer than the 0 bytes' err
   exits 1 "$platter" write --length 2M a.img <piece
-  says 'platter write: the input ends after 1000003 of 2097152 bytes'
+  says "platter write: 'a.img': the input ends after 1000003 of 2097152 bytes"
   exits 1 "$platter" write ro:a.img <piece
   grep -q 'read-only' err
 }
@@ -412,17 +412,17 @@ test_resize() {
   [[ $(stat -c %s a.img) = 16777216 ]]
   cmp -n 8388608 a.img b.img
   exits 1 "$platter" resize a.img 8M
-  says 'platter resize: 8388608 bytes is less than the 16777216 that the disk has (--shrink cuts it; what was behind is lost)'
+  says "platter resize: 'a.img': 8388608 bytes is less than the 16777216 that the disk has (--shrink cuts it; what was behind is lost)"
   exits 0 "$platter" resize --shrink -- a.img -8M
   cmp a.img b.img
   exits 1 "$platter" resize a.img 1000
-  says 'platter resize: 1000 bytes: the size of this disk is a multiple of 512 bytes, not 0'
+  says "platter resize: 'a.img': 1000 bytes: the size of this disk is a multiple of 512 bytes, not 0"
   exits 1 "$platter" resize a.img 1X
   grep -q "^platter resize: '1X' is not a size" err
   exits 1 "$platter" resize --shrink -- a.img -8M
-  says 'platter resize: the disk has 8388608 bytes: nothing would be left of it'
+  says "platter resize: 'a.img': the disk has 8388608 bytes: nothing would be left of it"
   exits 1 "$platter" resize slice:0,1M:a.img 2M
-  says 'platter resize: slice: the size cannot be changed'
+  says "platter resize: 'slice:0,1M:a.img': slice: the size cannot be changed"
 }
 
 test_create() {
@@ -598,9 +598,9 @@ test_bench_refuses() {
   exits 2 "$platter" bench --reads 50 a.img
   says 'platter bench: writes destroy what the disk holds: --overwrite allows them' "Try 'platter bench --help'."
   exits 1 "$platter" bench --block 1000 a.img
-  says 'platter bench: --block: 1000 bytes are not whole blocks of the disk, which are of 512 bytes'
+  says "platter bench: 'a.img': --block: 1000 bytes are not whole blocks of the disk, which are of 512 bytes"
   exits 1 "$platter" bench --block 1M slice:0,512K:a.img
-  says 'platter bench: --block: 1048576 bytes are more than the disk has'
+  says "platter bench: 'slice:0,512K:a.img': --block: 1048576 bytes are more than the disk has"
   exits 1 "$platter" bench --reads 0 --overwrite --time 1s ro:a.img
   cmp a.img b.img
 }
