@@ -28,7 +28,7 @@ demo_packages="nbdkit libnbd-bin qemu-utils fuse3"
 test_packages="$demo_packages $pkg_valgrind $pkg_libnbd jq git binutils fio attr sqlite3 strace clang $pkg_libfuzzer groff-base shellcheck fdisk gdisk parted util-linux cryptsetup-bin e2fsprogs mount libvhdi-utils libxml2-utils python3"
 
 # To boot the test guest.
-guest_packages="qemu-system-x86 kmod cpio xz-utils e2fsprogs busybox-static"
+guest_packages="qemu-system-x86 kmod cpio xz-utils e2fsprogs busybox-static nvme-cli"
 
 # packages_missing PACKAGE... : prints those that are not installed.
 packages_missing() {

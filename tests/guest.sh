@@ -14,13 +14,13 @@ need_guest() {
 }
 
 # boot_guest MODULES SCRIPT ARG... : runs SCRIPT in a guest with these kernel modules; ARG are QEMU's. What the script leaves in
-# /share is in ./share then. guest_qemu is the QEMU to take, if not that of the system.
+# /share is in ./share then. guest_qemu is the QEMU to take, if not that of the system; GUEST_SECONDS is the longest it may take.
 boot_guest() {
   local kernel initramfs=$tmp/guest.cpio
   kernel=$("$SHARED/guest/get-kernel") || skip_test "there is no kernel for the guest (get-kernel failed)"
   "$SHARED/guest/make-initramfs" -o "$initramfs" -k "$kernel" --9p -m "$1"
   mkdir -p share
-  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t 240 \
+  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t "${GUEST_SECONDS:-240}" \
     ${guest_qemu:+--qemu "$guest_qemu"} -c "$2" -- "${@:3}"
 }
 
