@@ -418,7 +418,7 @@ test_resize() {
   exits 1 "$platter" resize a.img 1000
   says "platter resize: 'a.img': 1000 bytes: the size of this disk is a multiple of 512 bytes, not 0"
   exits 1 "$platter" resize a.img 1X
-  grep -q "^platter resize: '1X' is not a size" err
+  grep -q "^platter resize: 'a.img': '1X' is not a size" err
   exits 1 "$platter" resize --shrink -- a.img -8M
   says "platter resize: 'a.img': the disk has 8388608 bytes: nothing would be left of it"
   exits 1 "$platter" resize slice:0,1M:a.img 2M
