@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "cli/sweep.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -212,6 +213,7 @@ int sweep_run(struct sweep *s, struct error *err)
 		.wanted = (s->jobs < SWEEP_MAX_JOBS ? s->jobs : SWEEP_MAX_JOBS) - 1,
 	};
 
+	assert(s->jobs);
 	work(&r);
 	for (unsigned i = 0; i < r.made; i++)
 		pthread_join(r.threads[i], NULL);

@@ -33,6 +33,7 @@ static int copy_then_hash(void *to, const void *from, uint64_t *hash)
 #ifdef GUARDED_BY_ADDRESS
 
 #define LANES 8
+_Static_assert(UNIT == 4096, "four blocks of 16 stripes of 64 bytes");
 #define PRIME32_1 UINT32_C(0x9e3779b1)
 #define PRIME32_2 UINT32_C(0x85ebca77)
 #define PRIME32_3 UINT32_C(0xc2b2ae3d)
