@@ -7,8 +7,11 @@
  * wrong side, and the next one to wait has to count with him. So that one first waits until the side to which newcomers will
  * be turned is empty, too. Nobody but such latecomers comes there meanwhile, so it gets empty.
  *
- * Leaving is: counted out first, then is told whoever waits; waiting is: said first, then counted. All are sequentially
- * consistent, so of two at the same time at least one sees the other.
+ * Leaving is: counted out first, then is told whoever waits; waiting is: said first, then counted. Coming in is: counted in first,
+ * then looked at the rules; waiting is: rules first, then counted. In both, between the two steps of a passer there is a light
+ * fence, between those of the waiter a heavy one (core/fence.h), so of two at the same time at least one sees the other. One heavy
+ * fence is enough: whoever goes by the old rules has counted himself in before it, on either side, and both are looked at
+ * after it.
  */
 #include "core/grace.h"
 
@@ -42,6 +45,7 @@ void grace_wait(struct grace *g)
 
 	wait_mutex_lock(&g->waiters);
 	atomic_store(&g->waited_for, 1);
+	fence_heavy();
 	side = atomic_load(&g->side);
 	wait_until_empty(g, !side);
 	atomic_store(&g->side, !side);

@@ -86,6 +86,16 @@ static void test_threads(void)
 	CHECK_EQ(atomic_load(&violations), 0);
 }
 
+/* As where the kernel has no membarrier(2). */
+static void test_threads_that_count_atomically(void)
+{
+	bool was = fence_is_asymmetric;
+
+	fence_is_asymmetric = false;
+	test_threads();
+	fence_is_asymmetric = was;
+}
+
 static void change_in_fiber(void *argument)
 {
 	(void)argument;
@@ -146,6 +156,7 @@ static void test_latecomer_on_the_wrong_side(void)
 int main(void)
 {
 	TAP_RUN(test_threads);
+	TAP_RUN(test_threads_that_count_atomically);
 	TAP_RUN(test_fibers_of_one_loop);
 	TAP_RUN(test_latecomer_on_the_wrong_side);
 	return TAP_DONE();
