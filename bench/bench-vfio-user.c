@@ -3,11 +3,13 @@
  * bench-vfio-user: how fast a client in another address space is served, with doorbells that are polled
  *
  * 4 KiB random reads of a disk in memory, by a client that maps the page of doorbells and looks for completions all the time, as
- * drivers in user space do: no message, no interrupt, no system call is part of a command. The client is a process of its own. Beside
- * it stands the processor time that an idle server takes.
+ * drivers in user space do: no message, no interrupt, no system call is part of a command. The client is a process of its own. All of the
+ * disk holds data. What is read lies first within 8 MiB of it, which caches hold, so that one sees what the way costs; then anywhere, and
+ * beside that stands what memcpy(3) alone takes for blocks out of as much memory. Last comes the processor time that an idle server takes.
  *
  *     bench-vfio-user [--quick]
  */
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,31 +21,36 @@
 #include "vmm/nvme-device.h"
 #include "vmm/vfio-user.h"
 
-enum { BLOCK = 4096, DISK_MIB = 1024, BUFFERS = 256 };
+enum { BLOCK = 4096, DISK_MIB = 1024, CACHED_MIB = 8, BUFFERS = 256 };
 
 static unsigned total = 2000000;
 static uint64_t state = 1;
 
 /* ------------------------------------------------------------------ the client */
 
-static void submit(struct client_queue *q, char *buffers)
+static uint64_t random_block(unsigned mib)
+{
+	return bench_random(&state) % (mib * UINT64_C(256));
+}
+
+static void submit(struct client_queue *q, char *buffers, unsigned mib)
 {
 	struct nvme_sqe sqe = {.opcode = NVME_IO_READ, .nsid = put32(1), .cdw12 = put32(7)};
 
 	sqe.prp1 = put64(client_address(q->c, buffers + q->tail % BUFFERS * BLOCK));
-	sqe.cdw10 = put32((uint32_t)(bench_random(&state) % (DISK_MIB * 256u)) * 8);
+	sqe.cdw10 = put32((uint32_t)random_block(mib) * 8);
 	client_submit(q, &sqe);
 }
 
-/* Keeps `depth` reads in flight; what is collected in one look is replaced, and rung for, in one. ns each. */
-static double measure(struct client_queue *q, char *buffers, unsigned depth)
+/* Keeps `depth` reads of the first `mib` MiB in flight; what is collected in one look is replaced, and rung for, in one. ns each. */
+static double measure(struct client_queue *q, char *buffers, unsigned mib, unsigned depth)
 {
 	uint64_t start = wait_now();
 	unsigned submitted = 0, done = 0;
 	uint16_t cid, status;
 
 	for (; submitted < depth; submitted++)
-		submit(q, buffers);
+		submit(q, buffers, mib);
 	client_ring(q);
 	while (done < total) {
 		unsigned before = done;
@@ -52,7 +59,7 @@ static double measure(struct client_queue *q, char *buffers, unsigned depth)
 				bench_die("status 0x%x", status);
 			done++;
 			if (submitted < total) {
-				submit(q, buffers);
+				submit(q, buffers, mib);
 				submitted++;
 			}
 		}
@@ -64,9 +71,38 @@ static double measure(struct client_queue *q, char *buffers, unsigned depth)
 	return (double)(wait_now() - start) / total;
 }
 
-static void client_main(const char *path)
+/* What blocks out of as much memory take with nothing around them; in large pages where the system has them, as the disk. */
+static void measure_memcpy(char *buffers)
+{
+	size_t bytes = (size_t)DISK_MIB << 20;
+	char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t start;
+
+	if (memory == MAP_FAILED)
+		bench_die("no memory");
+	madvise(memory, bytes, MADV_HUGEPAGE);
+	memset(memory, 1, bytes);
+	start = wait_now();
+	for (unsigned i = 0; i < total; i++) {
+		memcpy(buffers + i % BUFFERS * BLOCK, memory + random_block(DISK_MIB) * BLOCK, BLOCK);
+		__asm__ volatile("" : : : "memory");
+	}
+	printf("memcpy of blocks of %u MiB %8.1f ns\n", DISK_MIB, (double)(wait_now() - start) / total);
+	munmap(memory, bytes);
+}
+
+static void measure_depths(struct client_queue *q, char *buffers, unsigned mib)
 {
 	static const unsigned depths[] = {1, 8, 32, 128};
+
+	for (unsigned i = 0; i < sizeof(depths) / sizeof(depths[0]); i++) {
+		double ns = measure(q, buffers, mib, depths[i]);
+		printf("within %4u MiB, depth %-3u %8.1f ns %12.0f a second\n", mib, depths[i], ns, 1e9 / ns);
+	}
+}
+
+static void client_main(const char *path)
+{
 	struct client_queue admin, q;
 	struct vfio_client c;
 	char *buffers;
@@ -75,10 +111,9 @@ static void client_main(const char *path)
 	    !client_enable(&c, &admin) || !client_create_queue(&admin, &q, 1, 256, false))
 		bench_die("cannot set up the controller");
 	buffers = client_alloc(&c, BUFFERS * BLOCK);
-	for (unsigned i = 0; i < sizeof(depths) / sizeof(depths[0]); i++) {
-		double ns = measure(&q, buffers, depths[i]);
-		printf("polling client, depth %-3u %8.1f ns %12.0f a second\n", depths[i], ns, 1e9 / ns);
-	}
+	measure_depths(&q, buffers, CACHED_MIB);
+	measure_depths(&q, buffers, DISK_MIB);
+	measure_memcpy(buffers);
 	client_close(&c);
 }
 
