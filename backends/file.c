@@ -347,7 +347,7 @@ static int explain_open(struct opening *o, int error)
 	error_set_errno(o->err, -error, "cannot open '%s'", path);
 	if (error == EINVAL && o->f->is_direct)
 		error_hint(o->err, "the file system may not support direct I/O; leave out ;direct");
-	if (error == ENOENT && !spec_given(o->spec, "create"))
+	if (error == ENOENT && !o->read_only && !spec_given(o->spec, "create"))
 		error_hint(o->err, "add ;create=SIZE to make it");
 	if ((error == EACCES || error == EROFS || error == EPERM) && !o->read_only)
 		error_hint(o->err, "add ;ro to open it read-only");
@@ -503,7 +503,7 @@ static int find_size(struct opening *o)
 		return 0;
 	error_set(o->err, -EINVAL, "size of '%s', %" PRIu64 " bytes, is not a multiple of the block size, %" PRIu32 " bytes",
 		  o->f->path, o->size, block);
-	if (!o->f->host.is_device)
+	if (!o->f->host.is_device && !spec_given(o->spec, "create"))
 		error_hint(o->err, "truncate -s %%%" PRIu32 " FILE rounds it up", block);
 	return -EINVAL;
 }

@@ -88,13 +88,13 @@ static int run_commit(struct commit *c, const char *spec, struct error *err)
 	int status = image_find(spec, "committed", &c->image, err);
 
 	if (!status && spec_given(c->image.spec, "parent"))
-		return error_set(err, -EINVAL, "it goes into the parent that the file names: parent= is not for it");
+		return error_set(err, -EINVAL, "it goes into the parent that the file names: parent= is not for it ('platter rebase' names another one)");
 	if (!status && spec_given(c->image.spec, "ro"))
 		return error_set(err, -EROFS, "'%s' is to be opened read-only, says ro in its SPEC", c->image.path);
 	if (!status)
 		status = chain_find(&c->image, &c->chain, err);
 	if (!status && c->chain.count < 2)
-		return error_set(err, -EINVAL, "'%s' has no parent", c->image.path);
+		return error_set(err, -EINVAL, "'%s' has no parent, so there is nothing to bring its content into", c->image.path);
 	if (status)
 		return status;
 	if (c->image.tools->merge)

@@ -2,9 +2,11 @@
 /* platter compare A B */
 #include "cli/verb.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/copy.h"
 #include "cli/output.h"
@@ -26,7 +28,7 @@ static int compare_rest(const struct copy *c, uint64_t *first, struct error *err
 {
 	bool a_larger = disk_size(c->from) > disk_size(c->to);
 
-	return copy_find_data(c, a_larger ? c->from : c->to, a_larger ? "A" : "B", c->length, first, err);
+	return copy_find_data(c, a_larger ? c->from : c->to, a_larger ? c->from_name : c->to_name, c->length, first, err);
 }
 
 static int compare_disks(const struct verb_arguments *a, struct copy *c, struct answer *answer, struct error *err)
@@ -49,22 +51,29 @@ static int compare_disks(const struct verb_arguments *a, struct copy *c, struct 
 	return status;
 }
 
+static int open_both(const struct verb_arguments *a, struct copy *c, struct error *err)
+{
+	if (disk_open(a->operands[0], OPEN_READ_ONLY, &c->from, err))
+		return error_in_role(err, "A", a->operands[0]);
+	if (disk_open(a->operands[1], OPEN_READ_ONLY, &c->to, err))
+		return error_in_role(err, "B", a->operands[1]);
+	return 0;
+}
+
 static int open_and_compare(const struct verb_arguments *a, struct progress *progress, struct answer *answer,
 			    struct error *err)
 {
+	char *name_a = operand_name("A", a->operands[0]), *name_b = operand_name("B", a->operands[1]);
 	struct copy c = {
-		.from_name = "A", .to_name = "B", .jobs = (unsigned)a->numbers[OPTION_JOBS], .progress = progress};
-	int status = disk_open(a->operands[0], OPEN_READ_ONLY, &c.from, err);
+		.from_name = name_a, .to_name = name_b, .jobs = (unsigned)a->numbers[OPTION_JOBS], .progress = progress};
+	int status = name_a && name_b ? open_both(a, &c, err) : error_set(err, -ENOMEM, "no memory");
 
-	if (status)
-		return error_prefix(err, "A");
-	status = disk_open(a->operands[1], OPEN_READ_ONLY, &c.to, err);
-	if (status)
-		error_prefix(err, "B");
-	else
+	if (!status)
 		status = compare_disks(a, &c, answer, err);
 	disk_close(c.to, NULL); /* nothing was written */
 	disk_close(c.from, NULL);
+	free(name_a);
+	free(name_b);
 	return status;
 }
 

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/copy.h"
@@ -40,7 +41,7 @@ static bool has_parent(const json_t *tree)
 }
 
 /* A copy that is written into a child would need the parent. */
-static int check_alone(struct disk *to, struct error *err)
+static int check_alone(struct disk *to, const char *name, struct error *err)
 {
 	json_t *tree = disk_describe(to);
 	bool alone = tree && !has_parent(tree);
@@ -48,7 +49,7 @@ static int check_alone(struct disk *to, struct error *err)
 	if (!tree)
 		return error_set(err, -ENOMEM, "no memory");
 	json_decref(tree);
-	return alone ? 0 : error_set(err, -EINVAL, "--flatten: DST has something below it, and would not stand alone");
+	return alone ? 0 : error_set(err, -EINVAL, "--flatten: %s has something below it, and would not stand alone", name);
 }
 
 static int verify(const struct copy *c, struct error *err)
@@ -61,33 +62,52 @@ static int verify(const struct copy *c, struct error *err)
 	return error_set(err, -EIO, "what was written does not read back: byte %" PRIu64 " of DST differs from SRC", first);
 }
 
-/* All but opening and naming. */
-static int copy_all(const struct verb_arguments *a, struct disk *from, struct target *t, struct progress *progress,
-		    struct error *err)
+static int flush(const struct verb_arguments *a, struct target *t, struct error *err)
 {
+	if (a->options[OPTION_NO_FLUSH])
+		return 0;
+	return target_flush(t, err) ? error_in_role(err, "DST", a->operands[1]) : 0;
+}
+
+/* All but opening and naming. */
+static int copy_all(const struct verb_arguments *a, const struct copy *c, struct target *t, struct error *err)
+{
+	int status = t->is_new ? 0 : check_not_same(c->from, t->disk, err); /* what was just made is no source */
+
+	if (!status && a->options[OPTION_FLATTEN])
+		status = check_alone(t->disk, c->to_name, err);
+	if (!status)
+		status = copy_check(c, err);
+	if (status == -ERANGE && !t->is_new)
+		error_hint(err, "platter resize makes it larger");
+	if (!status)
+		status = copy_run(c, err);
+	if (!status)
+		status = flush(a, t, err);
+	if (!status && a->options[OPTION_VERIFY])
+		status = verify(c, err);
+	return status;
+}
+
+static int copy_to(const struct verb_arguments *a, struct disk *from, struct target *t, struct progress *progress,
+		   struct error *err)
+{
+	char *from_name = operand_name("SRC", a->operands[0]), *to_name = operand_name("DST", a->operands[1]);
 	struct copy c = {
 		.from = from,
 		.to = t->disk,
-		.from_name = "SRC",
-		.to_name = "DST",
+		.from_name = from_name,
+		.to_name = to_name,
 		.length = disk_size(from),
 		.jobs = (unsigned)a->numbers[OPTION_JOBS],
 		.sparse = a->numbers[OPTION_SPARSE],
 		.to_is_zero = t->is_new,
 		.progress = progress,
 	};
-	int status = t->is_new ? 0 : check_not_same(from, t->disk, err); /* what was just made is no source */
+	int status = from_name && to_name ? copy_all(a, &c, t, err) : error_set(err, -ENOMEM, "no memory");
 
-	if (!status && a->options[OPTION_FLATTEN])
-		status = check_alone(t->disk, err);
-	if (!status)
-		status = copy_check(&c, err);
-	if (!status)
-		status = copy_run(&c, err);
-	if (!status && !a->options[OPTION_NO_FLUSH])
-		status = target_flush(t, err);
-	if (!status && a->options[OPTION_VERIFY])
-		status = verify(&c, err);
+	free(from_name);
+	free(to_name);
 	return status;
 }
 
@@ -105,10 +125,10 @@ static int convert_from(const struct verb_arguments *a, struct disk *from, struc
 	int status = target_open(&target, &request, err);
 
 	if (status)
-		return error_prefix(err, "DST");
-	status = copy_all(a, from, &target, progress, err);
+		return error_in_role(err, "DST", a->operands[1]);
+	status = copy_to(a, from, &target, progress, err);
 	if (!status)
-		return target_finish(&target, err);
+		return target_finish(&target, err) ? error_in_role(err, "DST", a->operands[1]) : 0;
 	target_drop(&target);
 	return status;
 }
@@ -136,7 +156,7 @@ static int convert(const struct verb_arguments *a)
 		.arguments = a,
 		.progress_row = OPTION_PROGRESS,
 		.progress = &job.progress,
-		.name = "SRC",
+		.role = "SRC",
 		.flags = OPEN_READ_ONLY,
 		.run = convert_disk,
 		.argument = &job,

@@ -12,7 +12,7 @@
 /* The first `length` bytes of two disks, whole blocks of both. */
 struct copy {
 	struct disk *from, *to;
-	const char *from_name, *to_name; /* for messages */
+	const char *from_name, *to_name; /* for messages: "SRC 'disk.img'" */
 	uint64_t length;
 	unsigned jobs;
 	uint64_t sparse; /* runs of so many zero bytes are not written but zeroed; 0: none are looked for */

@@ -21,18 +21,17 @@ static int check_size(const struct spec *spec, const struct kind_tools *tools, c
 	bool given = spec_given(spec, "create") && spec_number(spec, "create") > 0, over = tools_over(tools, spec);
 
 	if (over && size)
-		return error_set(err, -EINVAL, "%s: is as large as the disk below: no SIZE '%s'", spec->kind->name, size);
+		return error_set(err, -EINVAL, "%s: it is as large as the disk below, and takes no SIZE: '%s' is too much", spec->kind->name, size);
 	if (!over && given && size)
-		return error_set(err, -EINVAL, "%s: create= and SIZE both tell how large", spec->kind->name);
+		return error_set(err, -EINVAL, "%s: create= and SIZE both tell how large it is to be; one of them will do", spec->kind->name);
 	if (!over && !given && !size)
-		return error_set(err, -EINVAL, "%s: SIZE is missing: how large is the disk to be?", spec->kind->name);
+		return error_set(err, -EINVAL, "%s: how large is it to be? SIZE is missing, such as 10G", spec->kind->name);
 	return 0;
 }
 
-static int prepare(struct spec *spec, const char *size, struct error *err)
+static int prepare(struct spec *spec, const char *size, uint64_t bytes, struct error *err)
 {
 	const struct kind_tools *tools = tools_find(spec->kind);
-	uint64_t bytes = 0;
 	int status;
 
 	if (!tools || !tools->create)
@@ -42,10 +41,6 @@ static int prepare(struct spec *spec, const char *size, struct error *err)
 		return status;
 	if (!tools_over(tools, spec) && !size)
 		return 0; /* create= is in the spec */
-	if (size)
-		status = size_parse(size, &bytes, err);
-	if (status)
-		return error_prefix(err, "%s", spec->kind->name);
 	if (tools->create_child && tools_over(tools, spec))
 		status = tools->create_child(spec, err);
 	else
@@ -53,14 +48,14 @@ static int prepare(struct spec *spec, const char *size, struct error *err)
 	return status ? error_prefix(err, "%s", spec->kind->name) : 0;
 }
 
-static int create_disk(const char *text, const char *size, struct error *err)
+static int create_disk(const char *text, const char *size, uint64_t bytes, struct error *err)
 {
 	CLEANUP_SPEC struct spec *spec = NULL;
 	struct disk *disk;
 	int status = spec_parse(text, &spec, err);
 
 	if (!status)
-		status = prepare(spec, size, err);
+		status = prepare(spec, size, bytes, err);
 	if (!status)
 		status = disk_open_spec(spec, 0, &disk, err);
 	return status ? status : disk_close(disk, err);
@@ -70,8 +65,11 @@ static int create(const struct verb_arguments *a)
 {
 	CLEANUP_ERROR struct error err = {0};
 	const char *size = a->nr_operands > 1 ? a->operands[1] : NULL;
+	uint64_t bytes = 0;
 
-	return create_disk(a->operands[0], size, &err) ? verb_failed("create", &err) : STATUS_OK;
+	if (size && size_parse(size, &bytes, &err))
+		return verb_usage_error(&verb_create, "SIZE: %s", error_text(&err));
+	return create_disk(a->operands[0], size, bytes, &err) ? operand_failed("create", a->operands[0], &err) : STATUS_OK;
 }
 
 const struct verb verb_create = {

@@ -11,7 +11,7 @@
 
 #define RUNS_AT_A_TIME 4096u
 
-int with_disk(const char *spec, const char *name, unsigned flags, int (*run)(struct disk *d, void *argument, struct error *err),
+int with_disk(const char *spec, const char *role, unsigned flags, int (*run)(struct disk *d, void *argument, struct error *err),
 	      void *argument, struct error *err)
 {
 	CLEANUP_ERROR struct error closing = {0};
@@ -19,11 +19,13 @@ int with_disk(const char *spec, const char *name, unsigned flags, int (*run)(str
 	int status = disk_open(spec, flags, &disk, err), closed;
 
 	if (status)
-		return name ? error_prefix(err, "%s", name) : status;
+		return role ? error_in_role(err, role, spec) : error_about(err, spec);
 	status = run(disk, argument, err);
-	if (status && !name)
+	if (status && !role)
 		error_about(err, spec);
 	closed = disk_close(disk, &closing);
+	if (closed)
+		(void)(role ? error_in_role(&closing, role, spec) : error_about(&closing, spec));
 	return !status && closed ? error_move(err, &closing) : status;
 }
 
@@ -34,7 +36,7 @@ int work_on_disk(const struct disk_work *w)
 	int status = progress_begin(w->progress, w->verb->name, (enum progress_form)a->numbers[w->progress_row], &err);
 
 	if (!status)
-		status = with_disk(a->operands[0], w->name, w->flags, w->run, w->argument, &err);
+		status = with_disk(a->operands[0], w->role, w->flags, w->run, w->argument, &err);
 	if (status)
 		verb_failed(w->verb->name, &err);
 	progress_end(*w->progress);

@@ -12,10 +12,10 @@
 #include "core/kind.h"
 
 /*
- * Opens `spec` with `flags` (enum open_flags), calls `run`, closes the disk; the first failure is the result. `name` stands
- * in front of what goes wrong with opening; NULL: nothing does.
+ * Opens `spec` with `flags` (enum open_flags), calls `run`, closes the disk; the first failure is the result, and names the SPEC.
+ * `role`: which operand that is, such as "SRC", to stand in front of what goes wrong with opening and closing; NULL: it is the only one.
  */
-int with_disk(const char *spec, const char *name, unsigned flags, int (*run)(struct disk *d, void *argument, struct error *err),
+int with_disk(const char *spec, const char *role, unsigned flags, int (*run)(struct disk *d, void *argument, struct error *err),
 	      void *argument, struct error *err);
 
 /* Long work of a verb on the disk that its first operand names. */
@@ -24,7 +24,7 @@ struct disk_work {
 	const struct verb_arguments *arguments;
 	unsigned progress_row;      /* of the verb's options: how progress is shown */
 	struct progress **progress; /* set before `run` is called */
-	const char *name;           /* this, `flags`, `run` and `argument` as with_disk() has them */
+	const char *role;           /* this, `flags`, `run` and `argument` as with_disk() has them */
 	unsigned flags;
 	int (*run)(struct disk *d, void *argument, struct error *err);
 	void *argument;

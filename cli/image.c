@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/output.h"
 #include "cli/tools.h"
 #include "core/kind.h"
 #include "core/open.h"
@@ -182,7 +183,7 @@ int chain_find(const struct image *image, struct chain *out, struct error *err)
 	else
 		status = error_set(err, -ENOMEM, "no memory");
 	json_decref(tree);
-	return status ? error_prefix(err, "'%s'", image->path) : 0;
+	return status ? error_about(err, image->path) : 0;
 }
 
 void chain_free(struct chain *chain)

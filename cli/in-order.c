@@ -64,7 +64,7 @@ static int visit(const struct sweep *s, const struct piece *p, void *buffer, str
 	int status = 0;
 
 	if (!(p->flags & EXTENT_ZERO))
-		status = read_piece(s->disk, "SPEC", buffer, (size_t)p->length, p->offset, err);
+		status = read_piece(s->disk, NULL, buffer, (size_t)p->length, p->offset, err);
 	if (!status && !wait_for_turn(q, p->number))
 		return SWEEP_ENOUGH;
 	if (!status)

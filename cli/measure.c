@@ -32,7 +32,7 @@ static int scan_piece(const struct sweep *s, const struct piece *p, void *buffer
 
 	if (p->flags & EXTENT_ZERO)
 		return 0;
-	status = read_piece(s->disk, "SPEC", buffer, size, p->offset, err);
+	status = read_piece(s->disk, NULL, buffer, size, p->offset, err);
 	while (!status && at < size) {
 		bool zero;
 		size_t end = zero_run_end(buffer, size, at, GRANULE, &zero);

@@ -16,6 +16,12 @@ int print_json(json_t *json);
 /* Puts the operand that the error is about in front of its text, unless that names the disk or the file already. Returns the status. */
 int error_about(struct error *err, const char *operand);
 
+/* The same with what the operand is for the verb, such as "SRC", which is always put in front. */
+int error_in_role(struct error *err, const char *role, const char *operand);
+
+/* "ROLE 'OPERAND'", to be freed; NULL when memory ran out. */
+char *operand_name(const char *role, const char *operand);
+
 /* Says on standard error why the verb failed; returns the exit status for it. */
 int verb_failed(const char *verb, const struct error *err);
 

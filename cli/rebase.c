@@ -35,12 +35,14 @@ static int find_parent(struct rebase *r, const char *text, struct error *err)
 	int status = spec_parse(text, &r->parent, err);
 
 	if (status)
-		return error_prefix(err, "PARENT");
+		return status;
 	kind = r->parent->kind->name;
 	r->raw = strcmp(kind, wanted) != 0;
-	if (r->raw && (strcmp(kind, "file") || strcmp(wanted, "vhd")))
-		return error_set(err, -EINVAL, "PARENT: %s: the parent of a %s is a %s%s", kind, wanted, wanted,
-				 strcmp(wanted, "vhd") ? "" : " or a raw file");
+	if (r->raw && (strcmp(kind, "file") || strcmp(wanted, "vhd"))) {
+		error_set(err, -EINVAL, "the parent of a %s is a %s%s, and this is a disk of kind %s", wanted, wanted,
+			  strcmp(wanted, "vhd") ? "" : " or a raw file", kind);
+		return error_hint(err, "'platter convert %s %s:NEW' makes one of it", text, wanted);
+	}
 	r->parent_path = spec_text(r->parent, "path");
 	return 0;
 }
@@ -64,7 +66,7 @@ static int check_cycle(const struct rebase *r, struct error *err)
 	if (!r->raw)
 		status = chain_find(&parent, &above, err);
 	if (status)
-		return error_prefix(err, "PARENT");
+		return status;
 	for (size_t i = 0; i < above.count; i++)
 		if (is_same_file(above.files[i].path, r->image.path))
 			return error_set(err, -ELOOP, "'%s' is a parent of '%s' already", r->image.path, r->parent_path);
@@ -88,48 +90,77 @@ static int keep_in_child(struct rebase *r, struct disk *now, struct disk *next, 
 	}
 	if (r->image.tools == &vhdx_image_tools)
 		vhdx_keep_data_id(child);
-	if (child->info.block_size != disk_info(next)->block_size)
-		status = error_set(err, -EINVAL, "'%s' has sectors of %" PRIu32 " bytes, '%s' of %" PRIu32, r->parent_path,
-				   disk_info(next)->block_size, r->image.path, child->info.block_size);
+	if (child->info.block_size != disk_info(next)->block_size) {
+		error_set(err, -EINVAL, "'%s' has sectors of %" PRIu32 " bytes, '%s' of %" PRIu32, r->parent_path,
+			  disk_info(next)->block_size, r->image.path, child->info.block_size);
+		status = error_hint(err, "'platter convert PARENT vhdx:NEW;sector=%" PRIu32 "' makes one that fits",
+				    child->info.block_size);
+	}
 	if (!status)
 		status = merge_keep_content(child, now, next, r->progress, &r->bytes, err);
 	closed = child->ops->close(child, status != 0, status ? NULL : err);
 	return status ? status : closed;
 }
 
-static int keep_content(struct rebase *r, struct error *err)
+/* What the child lies upon now. */
+static int open_old_parent(const struct rebase *r, struct disk **out, struct error *err)
 {
 	CLEANUP_CHAIN struct chain chain = {0};
-	struct disk *now = NULL, *next = NULL;
 	int status = chain_find(&r->image, &chain, err);
 
 	if (status)
-		return error_hint(err, "--header-only does not look at the parent of now");
-	if (chain.count < 2)
-		return error_set(err, -EINVAL, "'%s' has no parent", r->image.path);
-	status = chain_open(&chain, 1, &now, err);
-	if (!status)
-		status = disk_open_spec(r->parent, OPEN_READ_ONLY, &next, err);
+		return error_hint(err, "--header-only does without the old parent");
+	if (chain.count < 2) {
+		error_set(err, -EINVAL, "'%s' has no parent that another one could take the place of", r->image.path);
+		return error_hint(err, "'platter create %s:NEW;parent=PARENT' makes an image that has one", r->image.spec->kind->name);
+	}
+	return chain_open(&chain, 1, out, err);
+}
+
+static int keep_content(struct rebase *r, const struct verb_arguments *a, struct error *err)
+{
+	struct disk *now = NULL, *next = NULL;
+	int status = open_old_parent(r, &now, err);
+
+	if (!status && disk_open_spec(r->parent, OPEN_READ_ONLY, &next, err)) {
+		disk_close(now, NULL);
+		return error_in_role(err, "PARENT", a->operands[1]);
+	}
 	if (!status)
 		status = keep_in_child(r, now, next, err);
 	disk_close(next, NULL); /* nothing was written to these */
 	disk_close(now, NULL);
+	return status ? error_in_role(err, "CHILD", a->operands[0]) : 0;
+}
+
+/* ------------------------------------------------------------------ the verb */
+
+static int find_child(struct rebase *r, const char *text, struct error *err)
+{
+	int status = image_find(text, "rebased", &r->image, err);
+
+	if (!status && (spec_given(r->image.spec, "parent") || spec_given(r->image.spec, "ro")))
+		return error_set(err, -EINVAL, "parent= and ro are not for the image that gets another parent");
 	return status;
 }
 
 static int run_rebase(struct rebase *r, const struct verb_arguments *a, struct error *err)
 {
-	int status = image_find(a->operands[0], "rebased", &r->image, err);
+	int status = find_child(r, a->operands[0], err);
 
-	if (!status && (spec_given(r->image.spec, "parent") || spec_given(r->image.spec, "ro")))
-		return error_set(err, -EINVAL, "parent= and ro are not for CHILD");
-	if (!status)
-		status = find_parent(r, a->operands[1], err);
+	if (status)
+		return error_in_role(err, "CHILD", a->operands[0]);
+	status = find_parent(r, a->operands[1], err);
 	if (!status)
 		status = check_cycle(r, err);
-	if (!status && !a->options[OPTION_HEADER_ONLY])
-		status = keep_content(r, err);
-	return status ? status : r->image.tools->set_parent(r->image.path, r->image.spec, r->parent_path, r->raw, err);
+	if (status)
+		return error_in_role(err, "PARENT", a->operands[1]);
+	if (!a->options[OPTION_HEADER_ONLY])
+		status = keep_content(r, a, err);
+	if (status)
+		return status;
+	status = r->image.tools->set_parent(r->image.path, r->image.spec, r->parent_path, r->raw, err);
+	return status ? error_in_role(err, "CHILD", a->operands[0]) : 0;
 }
 
 static int print_rebase(const struct rebase *r, const struct verb_arguments *a)

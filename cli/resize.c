@@ -12,24 +12,29 @@
 
 enum { OPTION_SHRINK };
 
+/* "10G", "+1G" or "-1G" of what the disk has now. */
 struct job {
 	const struct verb_arguments *arguments;
+	char sign; /* '\0': none */
+	uint64_t bytes;
 };
 
-/* "10G", "+1G" or "-1G" of what the disk has now. */
-static int parse_size(const char *text, uint64_t now, uint64_t *size, struct error *err)
+static int parse_size(const char *text, struct job *job, struct error *err)
 {
-	char sign = *text == '+' || *text == '-' ? *text : '\0';
-	int status = size_parse(text + (sign != '\0'), size, err);
+	job->sign = *text == '+' || *text == '-' ? *text : '\0';
+	return size_parse(text + (job->sign != '\0'), &job->bytes, err);
+}
 
-	if (status || sign == '\0')
-		return status;
-	if (sign == '-' && *size >= now)
+static int new_size(const struct job *job, uint64_t now, uint64_t *size, struct error *err)
+{
+	*size = job->bytes;
+	if (job->sign == '-' && job->bytes >= now)
 		return error_set(err, -ERANGE, "the disk has %" PRIu64 " bytes: nothing would be left of it", now);
-	if (sign == '-')
-		*size = now - *size;
-	else if (__builtin_add_overflow(now, *size, size))
-		return error_set(err, -ERANGE, "a size of 16E or more");
+	if (job->sign == '-')
+		*size = now - job->bytes;
+	else if (job->sign == '+' && __builtin_add_overflow(now, job->bytes, size))
+		return error_set(err, -ERANGE, "it has %" PRIu64 " bytes, and with %" PRIu64 " more it would have 16E or more", now,
+				 job->bytes);
 	return 0;
 }
 
@@ -39,7 +44,7 @@ static int check_size(const struct disk *d, uint64_t size, const struct verb_arg
 	uint64_t now = disk_size(d);
 
 	if (size == 0 || size % block > 0)
-		return error_set(err, -EINVAL, "%" PRIu64 " bytes: the size of this disk is a multiple of %" PRIu32 " bytes, not 0",
+		return error_set(err, -EINVAL, "%" PRIu64 " bytes: the size of this disk is a multiple of %" PRIu32 " bytes, and not 0",
 				 size, block);
 	if (size > DISK_MAX_END)
 		return error_set(err, -ERANGE, "%" PRIu64 " bytes: a disk has less than 8E", size);
@@ -52,14 +57,14 @@ static int check_size(const struct disk *d, uint64_t size, const struct verb_arg
 
 static int resize_disk(struct disk *d, void *argument, struct error *err)
 {
-	const struct verb_arguments *a = ((struct job *)argument)->arguments;
+	const struct job *job = argument;
 	struct failure failure = {0};
 	struct io io = {.failure = &failure};
 	uint64_t size;
-	int status = parse_size(a->operands[1], disk_size(d), &size, err);
+	int status = new_size(job, disk_size(d), &size, err);
 
 	if (!status)
-		status = check_size(d, size, a, err);
+		status = check_size(d, size, job->arguments, err);
 	if (status || size == disk_size(d))
 		return status;
 	status = disk_resize(d, size, &io);
@@ -78,6 +83,8 @@ static int resize(const struct verb_arguments *a)
 	CLEANUP_ERROR struct error err = {0};
 	struct job job = {.arguments = a};
 
+	if (parse_size(a->operands[1], &job, &err))
+		return verb_usage_error(&verb_resize, "SIZE: %s", error_text(&err));
 	return with_disk(a->operands[0], NULL, 0, resize_disk, &job, &err) ? verb_failed("resize", &err) : STATUS_OK;
 }
 

@@ -228,8 +228,8 @@ static int told(int status, const char *name, const char *what, uint64_t size, u
 {
 	if (!status)
 		return 0;
-	return error_set(err, status, "%s: %s of %" PRIu64 " bytes at %" PRIu64 ": %s", name, what, size, offset,
-			 failure->text[0] ? failure->text : strerror(-status));
+	return error_set(err, status, "%s%s%s of %" PRIu64 " bytes at %" PRIu64 ": %s", name ? name : "", name ? ": " : "", what,
+			 size, offset, failure->text[0] ? failure->text : strerror(-status));
 }
 
 int read_piece(struct disk *d, const char *name, void *buffer, size_t size, uint64_t offset, struct error *err)
@@ -265,7 +265,8 @@ int flush_disk(struct disk *d, const char *name, struct error *err)
 
 	if (!status)
 		return 0;
-	return error_set(err, status, "%s: flush: %s", name, failure.text[0] ? failure.text : strerror(-status));
+	return error_set(err, status, "%s%sflush: %s", name ? name : "", name ? ": " : "",
+			 failure.text[0] ? failure.text : strerror(-status));
 }
 
 size_t zero_run_end(const char *data, size_t size, size_t at, size_t granule, bool *zero)

@@ -58,7 +58,7 @@ struct sweep {
 /* 0; or the first failure, with `err` set; -EINTR when a signal has asked the work to stop. */
 int sweep_run(struct sweep *s, struct error *err);
 
-/* As disk_read() and so on, from and to plain memory, with the failure told in `err`. `name` says which disk: "SRC". */
+/* As disk_read() and so on, from and to plain memory, with the failure told in `err`. `name` says which disk; NULL: there is one only. */
 int read_piece(struct disk *d, const char *name, void *buffer, size_t size, uint64_t offset, struct error *err);
 int write_piece(struct disk *d, const char *name, const void *buffer, size_t size, uint64_t offset, struct error *err);
 int zero_piece(struct disk *d, const char *name, uint64_t offset, uint64_t length, unsigned io_flags, struct error *err);

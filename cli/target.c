@@ -262,7 +262,7 @@ static int name_it(struct target *t, bool durable, struct error *err)
 
 int target_flush(struct target *t, struct error *err)
 {
-	int status = flush_disk(t->disk, "DST", err);
+	int status = flush_disk(t->disk, NULL, err);
 
 	if (!status)
 		atomic_store(&((struct top *)t->top)->flushed, true);

@@ -54,7 +54,7 @@ static int create_with_size(struct spec *spec, uint64_t size, struct error *err)
 	const struct spec_field *field = kind_field(spec->kind, "create");
 
 	if (size < field->min || size > field->max)
-		return error_set(err, -ERANGE, "%" PRIu64 " bytes: a disk has at least %" PRIu64 " and at most %" PRIu64,
+		return error_set(err, -ERANGE, "%" PRIu64 " bytes: a disk of this kind has at least %" PRIu64 " and at most %" PRIu64,
 				 size, field->min, field->max);
 	spec_set_number(spec, "create", size);
 	return 0;

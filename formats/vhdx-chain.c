@@ -134,7 +134,7 @@ static int add_parents(struct vhdx_chain *chain, const struct parent_policy *pol
 
 	while (!status && wants_parent(chain)) {
 		status = add_parent(chain, links, policy, err);
-		if (status)
+		if (status && chain->count > 1) /* the first one is named by who opens it */
 			error_prefix(err, "'%s'", vhdx_of(chain->places[chain->count - 1].layer)->file->name);
 	}
 	if (links)

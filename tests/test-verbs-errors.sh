@@ -115,7 +115,7 @@ fresh() {
   cp -a "$stock/." .
   chmod 777 .
   [[ ${#as_user[@]} = 0 ]] || chown -R 65534:65534 .
-  err=$tmp/err # of the user that the commands run as
+  err=$t_tmp/err # of the user that the commands run as
   : >"$err"
   chmod 666 "$err"
 }
@@ -125,6 +125,8 @@ test_section() {
   section "$1" >wanted
   answers <wanted >"$t_tmp/got"
   diff wanted "$t_tmp/got"
+  rm wanted
+  diff <(ls -A "$stock") <(ls -A .) # what fails leaves nothing behind
 }
 
 # Whatever is wrong with a file, each verb says so in one line, with the file's name, and in time.

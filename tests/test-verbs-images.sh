@@ -72,24 +72,6 @@ test_create() {
   grep -q '^block  *4 KiB' out
 }
 
-test_create_refuses() {
-  exits 1 "$platter" create vhd:a.vhd 1000448
-  says 'platter create: vhd: size 1000448 is not whole MiB, as Azure and others ask for (1M is, or add exact)'
-  exits 1 "$platter" create 'vhd:a.vhd;type=differencing' 8M
-  says 'platter create: vhd: a differencing disk needs a parent: parent=SPEC'
-  exits 1 "$platter" create 'vhd:a.vhd;type=fixed;parent=b.vhd'
-  says 'platter create: vhd: parent= is for type=differencing'
-  exits 1 "$platter" create 'vhdx:a.vhdx;parent=b.img'
-  says 'platter create: vhdx: a child can name a vhdx as its parent, not file'
-  exits 1 "$platter" create 'vhdx:a.vhdx;parent=b.vhdx;sector=4096'
-  says "platter create: vhdx: with parent= it is differencing and has the parent's sectors: sector= is not for it"
-  exits 1 "$platter" create 'vhdx:a.vhdx;parent=b.vhdx' 1M
-  says "platter create: vhdx: is as large as the disk below: no SIZE '1M'"
-  exits 1 "$platter" create vhdx:a.vhdx
-  says 'platter create: vhdx: SIZE is missing: how large is the disk to be?'
-  [[ -z $(ls ./*.vhd ./*.vhdx 2>/dev/null) ]]
-}
-
 # To a format, from it to the other, and back: nothing is lost on the way, and the referee reads each.
 test_convert() {
   local format
@@ -118,11 +100,6 @@ test_convert_flatten() {
   exits 0 "$platter" convert --flatten "child.$format" "$format:flat.$format"
   rm base."$format"
   shows "flat.$format" want
-  exits 1 "$platter" convert raw "$format:x.$format;parent=flat.$format"
-  says "platter convert: DST: $format: a copy stands alone: parent= is not for it"
-  exits 0 "$platter" create "$format:y.$format;parent=flat.$format"
-  exits 1 "$platter" convert --flatten -n raw "y.$format"
-  says 'platter convert: --flatten: DST has something below it, and would not stand alone'
 }
 
 test_resize() {
@@ -433,12 +410,6 @@ test_commit_raw() {
 
 test_commit_refuses() {
   make_chain vhdx
-  exits 1 "$platter" commit base.vhdx
-  says "platter commit: 'base.vhdx' has no parent"
-  exits 1 "$platter" commit 'vhdx:child.vhdx;parent=mem:12M'
-  says "platter commit: 'vhdx:child.vhdx;parent=mem:12M': it goes into the parent that the file names: parent= is not for it"
-  exits 1 "$platter" commit sql:a.db
-  says "platter commit: 'sql:a.db': sql: cannot be committed (vhd, vhdx can)"
   # Not when the parent is another one by now.
   put base.vhdx 0 x
   exits 1 "$platter" commit child.vhdx
@@ -478,7 +449,7 @@ test_rebase_header() {
   shows "child.$format" want
   mv "same.$format" renamed."$format"
   exits 1 "$platter" rebase "child.$format" "renamed.$format"
-  grep -q -- '(--header-only does not look at the parent of now)' err
+  grep -q -- '(--header-only does without the old parent)' err
   exits 0 "$platter" rebase --header-only "child.$format" "renamed.$format"
   shows "child.$format" want
   clean "child.$format"
@@ -518,18 +489,10 @@ test_rebase_refuses() {
   make_chain "$format"
   cp "child.$format" before
   exits 1 "$platter" rebase "child.$format" "child.$format"
-  says "platter rebase: 'child.$format' cannot be its own parent"
   exits 0 "$platter" create "$format:top.$format;parent=child.$format"
   exits 1 "$platter" rebase "child.$format" "top.$format"
-  says "platter rebase: 'child.$format' is a parent of 'top.$format' already"
   exits 1 "$platter" rebase --header-only "base.$format" "child.$format"
-  says "platter rebase: 'base.$format' is a parent of 'child.$format' already"
-  exits 1 "$platter" rebase "child.$format" sql:a.db
-  grep -q "^platter rebase: PARENT: sql: the parent of a $format is a $format" err
   cmp before "child.$format"
-  exits 0 "$platter" convert raw "$format:alone.$format"
-  exits 1 "$platter" rebase "alone.$format" "base.$format"
-  says "platter rebase: 'alone.$format' has no parent"
 }
 
 # libvhdi reads the chain as we do, after every verb that changed it.
@@ -555,7 +518,6 @@ test_vhdimount() {
 }
 
 run_test "create" test_create
-run_test "create refuses" test_create_refuses
 run_test "convert to and from both" test_convert
 run_test "resize: vhd" test_resize vhd
 run_test "resize: vhdx" test_resize vhdx

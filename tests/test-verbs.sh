@@ -112,24 +112,9 @@ test_convert_refuses() {
   make_image a.img 8
   echo precious >b.img
   exits 1 "$platter" convert a.img b.img
-  says "platter convert: DST: 'b.img' exists already (--force replaces it, -n writes into it)"
   [[ $(cat b.img) = precious ]]
-  exits 1 "$platter" convert -n a.img a.img
-  says 'platter convert: SRC and DST are the same disk'
-  exits 1 "$platter" convert -n a.img mem:4M
-  says 'platter convert: DST has 4194304 bytes, which is less than 8388608'
   exits 1 "$platter" convert slice:0,512:a.img 'file:c.img;block=4096'
   grep -q 'not a multiple of the block size' err
-  exits 1 "$platter" convert a.img mem:8M
-  says 'platter convert: DST: mem: cannot be made for a copy (file, sql, vhd, vhdx can) (-n writes into one that is there)'
-  exits 1 "$platter" convert a.img no/folder/b.img
-  grep -q "DST: file: cannot open 'no/folder/.b.img......*No such file" err
-  exits 1 "$platter" convert missing.img c.img
-  grep -q "^platter convert: SRC: file: cannot open 'missing.img': No such file" err
-  exits 1 "$platter" convert a.img .
-  says "platter convert: DST: '.' is there already, and is not a regular file"
-  exits 2 "$platter" convert -n -f a.img b.img
-  says 'platter convert: --into and --force exclude each other' "Try 'platter convert --help'."
   nothing_left
 }
 
@@ -412,17 +397,8 @@ test_resize() {
   [[ $(stat -c %s a.img) = 16777216 ]]
   cmp -n 8388608 a.img b.img
   exits 1 "$platter" resize a.img 8M
-  says "platter resize: 'a.img': 8388608 bytes is less than the 16777216 that the disk has (--shrink cuts it; what was behind is lost)"
   exits 0 "$platter" resize --shrink -- a.img -8M
   cmp a.img b.img
-  exits 1 "$platter" resize a.img 1000
-  says "platter resize: 'a.img': 1000 bytes: the size of this disk is a multiple of 512 bytes, not 0"
-  exits 1 "$platter" resize a.img 1X
-  grep -q "^platter resize: 'a.img': '1X' is not a size" err
-  exits 1 "$platter" resize --shrink -- a.img -8M
-  says "platter resize: 'a.img': the disk has 8388608 bytes: nothing would be left of it"
-  exits 1 "$platter" resize slice:0,1M:a.img 2M
-  says "platter resize: 'slice:0,1M:a.img': slice: the size cannot be changed"
 }
 
 test_create() {
@@ -432,21 +408,6 @@ test_create() {
   exits 0 "$platter" compare --strict a.img sql:b.db
   exits 0 "$platter" create sqldiff:c.db:a.img
   exits 0 "$platter" create 'file:d.img;create=1M'
-  exits 1 "$platter" create a.img 10M
-  says "platter create: file: 'a.img' exists already; create= never overwrites a file"
-  exits 1 "$platter" create e.img
-  says 'platter create: file: SIZE is missing: how large is the disk to be?'
-  exits 1 "$platter" create 'file:e.img;create=1M' 1M
-  says 'platter create: file: create= and SIZE both tell how large'
-  exits 1 "$platter" create sqldiff:e.db:a.img 1M
-  says "platter create: sqldiff: is as large as the disk below: no SIZE '1M'"
-  exits 1 "$platter" create mem:1M
-  says 'platter create: mem: cannot be created (file, sql, sqldiff, vhd, vhdx can)'
-  exits 1 "$platter" create e.img 1000
-  grep -q 'not a multiple of the block size' err
-  exits 1 "$platter" create e.img 0
-  says 'platter create: file: 0 bytes: a disk has at least 512 and at most 9223372036854775807'
-  [[ ! -e e.img && ! -e e.db ]]
 }
 
 # Numbers out of their limits, before anything is opened.
