@@ -149,10 +149,9 @@ static int expect_zero(struct comparison *c, struct disk *d, const char *name, u
 	for (uint64_t end = offset + length; offset < end;) {
 		CLEANUP_EXTENTS struct extents e = {0};
 		extents_init(&e, offset, end - offset, 1);
-		int status = disk_extents(d, &e, &io_plain);
-		if (status || e.count == 0)
-			return error_set(err, status ? status : -ENOMEM, "%s: what is allocated at %" PRIu64 ": %s", name,
-					 offset, strerror(status ? -status : ENOMEM));
+		int status = find_extents(d, name, &e, err);
+		if (status)
+			return status;
 		uint64_t here = e.list[0].length;
 		if (!(e.list[0].flags & EXTENT_ZERO)) {
 			here = here < COMPARE_PIECE ? here : COMPARE_PIECE;

@@ -233,7 +233,7 @@ static int serve_device(const struct verb_arguments *a, struct error *err)
 	signal(SIGPIPE, SIG_IGN);
 	fd = signalfd(-1, &signals, SFD_CLOEXEC);
 	if (fd < 0)
-		return error_set_errno(err, -errno, "a descriptor for signals");
+		return error_set_errno(err, -errno, "descriptors for signals");
 	status = begin(&s, &listener, err);
 	if (!status) {
 		notify_manager("READY=1");

@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
-#include <string.h>
 
 #include "cli/output.h"
+#include "cli/sweep.h"
 #include "core/open.h"
 
 #define RUNS_AT_A_TIME 4096u
@@ -71,18 +71,13 @@ int range_check(struct byte_range *r, uint64_t size, struct error *err)
 static int some_extents(struct disk *d, struct extents *out, struct error *err)
 {
 	CLEANUP_EXTENTS struct extents found = {0};
-	struct failure failure = {0};
-	struct io io = {.failure = &failure};
 	uint64_t next = extents_next(out);
 	int status;
 
 	extents_init(&found, next, out->end - next, RUNS_AT_A_TIME);
-	status = disk_extents(d, &found, &io);
-	if (!status)
-		status = found.status;
-	if (status || found.count == 0)
-		return error_set(err, status ? status : -EIO, "what is allocated at %" PRIu64 ": %s", next,
-				 failure.text[0] ? failure.text : strerror(status ? -status : EIO));
+	status = find_extents(d, NULL, &found, err);
+	if (status)
+		return status;
 	for (size_t i = 0; i < found.count; i++)
 		extents_add(out, found.list[i].length, found.list[i].flags);
 	return out->status ? error_set(err, out->status, "no memory") : 0;

@@ -60,8 +60,7 @@ static int open_layer(struct container *c, const struct spec *spec, struct layer
 static int set_parent(const char *path, const struct spec *spec, const char *parent, bool raw, struct error *err)
 {
 	(void)spec;
-	if (raw)
-		return error_set(err, -EINVAL, "the parent of a vhdx is a vhdx, and '%s' is a raw file", parent);
+	(void)raw; /* only a vhd can have a raw file as its parent */
 	return vhdx_rebase(path, parent, err);
 }
 

@@ -32,7 +32,7 @@ struct image_tools {
 	/* The image alone, as a layer, which owns the container with success. */
 	int (*open_layer)(struct container *c, const struct spec *spec, struct layer **out, struct error *err);
 
-	/* The image `path` names `parent` as its parent from now on; nothing is compared. `raw`: it is no image but a raw file. */
+	/* The image `path` names `parent` as its parent from now on; nothing is compared. `raw`: it is no image but a raw file, which only a vhd can have. */
 	int (*set_parent)(const char *path, const struct spec *spec, const char *parent, bool raw, struct error *err);
 
 	/* Brings what `path` holds into `parent`, where the format must do that itself; NULL: by layers, after allow_change. */

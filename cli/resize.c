@@ -72,10 +72,7 @@ static int resize_disk(struct disk *d, void *argument, struct error *err)
 		status = disk_flush(d, &io);
 	if (!status)
 		return 0;
-	return error_set(err, status, "%s",
-			 failure.text[0]          ? failure.text
-			 : status == -EOPNOTSUPP ? "this disk cannot change its size"
-						 : strerror(-status));
+	return error_set(err, status, "%s", failure.text[0] ? failure.text : strerror(-status));
 }
 
 static int resize(const struct verb_arguments *a)

@@ -392,7 +392,7 @@ static int serve_here(struct server *s, struct error *err)
 	sigprocmask(SIG_BLOCK, &signals, &before);
 	fd = signalfd(-1, &signals, SFD_CLOEXEC);
 	if (fd < 0)
-		return error_set_errno(err, -errno, "a descriptor for signals");
+		return error_set_errno(err, -errno, "descriptors for signals");
 	s->ready = -1;
 	status = start(s, &before, err);
 	if (!status) {

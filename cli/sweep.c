@@ -40,10 +40,6 @@ static uint64_t round_down(uint64_t n, uint64_t unit)
 
 static int ask(struct run *r)
 {
-	struct failure failure = {0};
-	struct io io = {.failure = &failure};
-	int status;
-
 	extents_free(&r->known);
 	extents_init(&r->known, r->next, r->end - r->next, RUNS_AT_A_TIME);
 	r->at = 0;
@@ -51,15 +47,7 @@ static int ask(struct run *r)
 		extents_add(&r->known, r->end - r->next, EXTENT_DATA);
 		return r->known.status;
 	}
-	status = disk_extents(r->s->disk, &r->known, &io);
-	if (!status)
-		status = r->known.status;
-	if (!status && r->known.count == 0)
-		status = -EIO;
-	if (status)
-		error_set(r->err, status, "what is allocated at %" PRIu64 ": %s", r->next,
-			  failure.text[0] ? failure.text : strerror(-status));
-	return status;
+	return find_extents(r->s->disk, NULL, &r->known, r->err);
 }
 
 static uint64_t end_of(const struct extent *e)
@@ -266,6 +254,23 @@ int flush_disk(struct disk *d, const char *name, struct error *err)
 	if (!status)
 		return 0;
 	return error_set(err, status, "%s%sflush: %s", name ? name : "", name ? ": " : "",
+			 failure.text[0] ? failure.text : strerror(-status));
+}
+
+int find_extents(struct disk *d, const char *name, struct extents *out, struct error *err)
+{
+	struct failure failure = {0};
+	struct io io = {.failure = &failure};
+	uint64_t at = extents_next(out);
+	int status = disk_extents(d, out, &io);
+
+	if (!status)
+		status = out->status;
+	if (!status && out->count == 0)
+		status = -EIO;
+	if (!status)
+		return 0;
+	return error_set(err, status, "%s%swhat is allocated at %" PRIu64 ": %s", name ? name : "", name ? ": " : "", at,
 			 failure.text[0] ? failure.text : strerror(-status));
 }
 

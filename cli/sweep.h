@@ -64,6 +64,9 @@ int write_piece(struct disk *d, const char *name, const void *buffer, size_t siz
 int zero_piece(struct disk *d, const char *name, uint64_t offset, uint64_t length, unsigned io_flags, struct error *err);
 int flush_disk(struct disk *d, const char *name, struct error *err);
 
+/* As disk_extents(), with `out` prepared for it and empty: one run at least is found. */
+int find_extents(struct disk *d, const char *name, struct extents *out, struct error *err);
+
 /* The end of the run at *at within [0, size) of `data` that is all zero or has no zero granule; *zero says which. */
 size_t zero_run_end(const char *data, size_t size, size_t at, size_t granule, bool *zero);
 

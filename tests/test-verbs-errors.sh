@@ -73,8 +73,13 @@ make_stock() {
   cp good.vhdx log.vhdx && dirty_log log.vhdx
   cp good.img secret.img && cp good.vhd secret.vhd && cp good.vhdx secret.vhdx
   chmod 000 secret.*
+  cp child.vhdx $'\xff.vhdx'
+  "$platter" create sql:bad.db 8M
+  bytes bad.db 12288 4096
+  mkdir -m 333 blind
   printf '#!/bin/sh\nkill -KILL $$\n' >killed
   chmod 755 killed
+  printf '%s\n' openssl_conf=a '[a]' providers=b '[b]' base=c '[c]' activate=1 >openssl.cnf # none of the usual algorithms
 }
 
 # Where the tests run as root, files are kept secret from nobody: the commands run as somebody else.
@@ -87,13 +92,17 @@ if [[ $(id -u) = 0 ]]; then
 fi
 
 # What differs from one run to the next.
-masked() { sed -E -e 's,platter-[A-Za-z0-9]{6}\b,platter-RANDOM,g' -e "s|$PWD|HERE|g" -e "s|$stock|STOCK|g" -e 's/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/ID/g' -e 's/\.[a-z0-9]{6}\b/.RANDOM/g' -e 's/seed [0-9]+/seed N/g'; }
+masked() { sed -E -e 's,platter-[A-Za-z0-9]{6}\b,platter-RANDOM,g' -e "s|$PWD|HERE|g" -e "s|$stock|STOCK|g" -e 's/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/ID/g' -e 's/\.[a-z0-9]{6}\b/.RANDOM/g' -e 's/seed [0-9]+/seed N/g' -e 's/before byte [0-9]+/before byte N/' -e $'s/\xff/\\\\xff/g'; }
 
 # answers: the golden file from standard input, with what the commands of it answer now. All of them in one shell of that user.
 answers() {
   # shellcheck disable=SC2016 # that shell expands it
   PLATTER=$platter "${as_user[@]}" bash -c '
     platter() { timeout 20 "$PLATTER" "$@"; }
+    stopped() { # platter ARG... : with SIGTERM there from the beginning
+      shift
+      timeout 20 env --block-signal=TERM bash -c "kill -TERM \$\$; exec \"\$PLATTER\" \"\$@\"" - "$@"
+    }
     while IFS= read -r line; do
       case $line in
         "\$ "*)
@@ -108,8 +117,8 @@ answers() {
     done' - "$err" | masked
 }
 
-# section NAME: of the golden file.
-section() { sed -n "/^## $1\$/,/^## /p" "$golden" | sed -e '1d' -e '/^## /d'; }
+# section NAME: of the golden file. Sanitizers need descriptors and threads of their own, and bear no limit.
+section() { sed -n "/^## $1\$/,/^## /p" "$golden" | sed -e '1d' -e '/^## /d' | awk -v sanitized="$SANITIZERS" '/^[$#]|^$/ { skip = /ulimit/ && sanitized != "no" } !skip'; }
 
 fresh() {
   cp -a "$stock/." .
