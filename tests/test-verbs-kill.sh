@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Verbs that change image files, killed at random moments: the image checks clean, perhaps after what its log holds or the end of its file was
-# put right, and holds the old or the new state and nothing else. VERB_KILLS is how often each is killed (2).
+# put right, and holds the old or the new state and nothing else. VERB_KILLS is how often each is killed (2). Verbs that are asked to
+# stop in the middle end by that signal, and leave an image that checks clean as it is.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
 
 need python3 python3
@@ -127,14 +128,73 @@ test_verb() {
   done
 }
 
+# ------------------------------------------------------------------ being stopped
+
+# prepare_long FORMAT: as prepare, in old-long, with as much work that a signal can come in between.
+prepare_long() {
+  local format=$1
+  cd "$stock/$format" || return 1
+  mkdir old-long
+  head -c 16M /dev/urandom >raw
+  "$platter" convert --sparse 0 raw "$format:old-long/base.$format;$(block_option "$format")"
+  (cd old-long && "$platter" create "$format:child.$format;parent=base.$format;$(block_option "$format")")
+  "$platter" zero --keep --length 6M "old-long/base.$format"
+  "$platter" rebase --header-only "old-long/child.$format" "old-long/base.$format" >/dev/null
+  head -c 12M /dev/urandom | "$platter" write --offset 3M "old-long/child.$format"
+  for at in base child; do "$platter" read "old-long/$at.$format" >"long-$at"; done
+}
+
+# QEMU checks VHDX only, and knows no children of either.
+foreign_check() { [[ $1 != *.vhdx ]] || qemu-img check -q -f vhdx "$1"; }
+
+stopped_compact() { shows "now/base.$1" long-base && qemu-img compare -q -f raw -F "${1/%vhd/vpc}" long-base "now/base.$1"; }
+stopped_commit() { shows "now/child.$1" long-child && "$platter" read "now/base.$1" >got && mixed got long-base long-child; }
+
+# stopped SIGNAL DELAY VERB ARG...: in a fresh copy; fails when it ended in another way than by the signal or well.
+stopped() {
+  local signal=$1 delay=$2 status=0
+  shift 2
+  rm -rf now
+  cp -r "$old" now
+  (cd now && exec env --default-signal=INT,TERM "$platter" "$@" >/dev/null) &
+  sleep "$delay"
+  kill "-$signal" $! 2>/dev/null || true
+  wait $! || status=$?
+  [[ $status = 0 || $status = $((128 + $(kill -l "$signal"))) ]] || { echo "exit status $status after SIG$signal"; return 1; }
+  [[ $status = 0 ]] || was_stopped=1
+}
+
+# By each signal, at later and later moments until one is in the middle: it was stopped, and the image is no longer what it was.
+test_stopped() {
+  local format=$1 verb=$2 image=$3 signal i ms delay was_stopped
+  old=$stock/$format/old-long
+  cp "$stock/$format"/long-{base,child} .
+  need qemu-img qemu-utils
+  ms=$(duration "$verb" "$image.$format")
+  for signal in INT TERM; do
+    for ((i = 9; i < 60; i++)); do
+      was_stopped='' delay=$((ms * (i % 20) / 20))
+      stopped "$signal" "$(printf '%d.%03d' $((delay / 1000)) $((delay % 1000)))" "$verb" "$image.$format"
+      "$platter" check "now/base.$format"
+      "$platter" check "now/child.$format"
+      foreign_check "now/base.$format"
+      stopped_"$verb" "$format"
+      ! [[ $was_stopped ]] || cmp -s "$old/base.$format" "now/base.$format" || break
+    done
+    ((i < 60)) || { echo "SIG$signal was never in the middle"; return 1; }
+  done
+}
+
 for format in vhd vhdx; do
-  (set -e; prepare $format) || exit 1
+  (set -e; prepare $format; prepare_long $format) || exit 1
   run_test "compact: $format" test_verb $format compact compact "base.$format"
   run_test "commit: $format" test_verb $format commit commit "child.$format"
   run_test "rebase: $format" test_verb $format rebase rebase "child.$format" "other.$format"
   run_test "rebase, the header alone: $format" test_verb $format header rebase --header-only "child.$format" "other.$format"
   run_test "larger: $format" test_verb $format resize resize "base.$format" 40M
   run_test "smaller: $format" test_verb $format resize resize --shrink "base.$format" 3M
+  run_test "compact, stopped: $format" test_stopped $format compact base
+  run_test "commit, stopped: $format" test_stopped $format commit child
   run_test "convert: $format" test_verb $format convert convert --force "base.$format" "other.$format"
 done
 t_done
