@@ -12,20 +12,11 @@
 #include "cli/copy.h"
 #include "cli/disks.h"
 #include "cli/output.h"
+#include "cli/same-files.h"
 #include "cli/sweep.h"
 #include "cli/target.h"
 
 enum { OPTION_FORCE, OPTION_INTO, OPTION_FLATTEN, OPTION_VERIFY, OPTION_SPARSE, OPTION_NO_FLUSH, OPTION_JOBS, OPTION_PROGRESS };
-
-/* Reading and writing the same file at once would copy what has been written already. */
-static int check_not_same(struct disk *from, struct disk *to, struct error *err)
-{
-	struct identity a, b;
-
-	if (disk_identity(from, &a) || disk_identity(to, &b) || strcmp(a.name, b.name) != 0)
-		return 0;
-	return error_set(err, -EINVAL, "SRC and DST are the same disk");
-}
 
 static bool has_parent(const json_t *tree)
 {
@@ -72,7 +63,7 @@ static int flush(const struct verb_arguments *a, struct target *t, struct error 
 /* All but opening and naming. */
 static int copy_all(const struct verb_arguments *a, const struct copy *c, struct target *t, struct error *err)
 {
-	int status = t->is_new ? 0 : check_not_same(c->from, t->disk, err); /* what was just made is no source */
+	int status = t->is_new ? 0 : check_files_apart(c->from, t->disk, err); /* what was just made is no source */
 
 	if (!status && a->options[OPTION_FLATTEN])
 		status = check_alone(t->disk, c->to_name, err);
@@ -111,6 +102,16 @@ static int copy_to(const struct verb_arguments *a, struct disk *from, struct tar
 	return status;
 }
 
+/* Images are locked while they are read, so that a part of SRC cannot be opened, let alone written to. */
+static int explain_target(struct disk *from, const char *text, struct error *err)
+{
+	CLEANUP_SPEC struct spec *spec = NULL;
+
+	if (err->status == -EBUSY && !spec_parse(text, &spec, NULL))
+		explain_busy_file(from, spec, err);
+	return error_in_role(err, "DST", text);
+}
+
 static int convert_from(const struct verb_arguments *a, struct disk *from, struct progress *progress, struct error *err)
 {
 	struct target target = {0};
@@ -125,7 +126,7 @@ static int convert_from(const struct verb_arguments *a, struct disk *from, struc
 	int status = target_open(&target, &request, err);
 
 	if (status)
-		return error_in_role(err, "DST", a->operands[1]);
+		return explain_target(from, a->operands[1], err);
 	status = copy_to(a, from, &target, progress, err);
 	if (!status)
 		return target_finish(&target, err) ? error_in_role(err, "DST", a->operands[1]) : 0;

@@ -106,6 +106,8 @@ test_convert_into() {
   cmp -n $((96 * 1048576)) a.img b.img
   cmp <(tail -c 4M before) <(tail -c 4M b.img)
   exits 0 "$platter" convert -n a.img 'striped:64K:[mem:48M,mem:48M]'
+  exits 0 "$platter" convert -n --verify a.img memdiff:b.img
+  exits 0 "$platter" convert -n --verify slice:0,1M:a.img slice:1M,1M:a.img # another part of the same file
 }
 
 test_convert_refuses() {
