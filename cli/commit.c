@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "cli/image.h"
-#include "cli/merge.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "core/open.h"
 
 enum { OPTION_JSON, OPTION_PROGRESS };
@@ -18,7 +18,6 @@ struct commit {
 	struct image image;
 	struct chain chain;
 	struct progress *progress;
-	uint64_t bytes;
 };
 
 /* The file by itself; what it stands on, where it is raw, is in *below. */
@@ -48,6 +47,14 @@ static int close_layer(struct layer *l, int status, struct error *err)
 	return status ? status : now;
 }
 
+static int merge_down(struct layer *child, struct layer *parent, struct progress *progress, struct error *err)
+{
+	struct failure why = {0};
+	int status = layer_merge_down(child, parent, progress_watch(progress), &(struct io){.failure = &why});
+
+	return status ? error_set(err, status, "%s", why.text[0] ? why.text : strerror(-status)) : 0;
+}
+
 static int into_parent(struct commit *c, struct layer *child, struct error *err)
 {
 	CLEANUP_ERROR struct error closing = {0};
@@ -56,7 +63,7 @@ static int into_parent(struct commit *c, struct layer *child, struct error *err)
 	int status = open_parent(&c->chain.files[1], &parent, &below, err);
 
 	if (!status)
-		status = merge_into_parent(child, parent, c->progress, &c->bytes, err);
+		status = merge_down(child, parent, c->progress, err);
 	status = close_layer(parent, status, err);
 	if (disk_close(below, &closing) && !status)
 		status = error_move(err, &closing);

@@ -2,11 +2,10 @@
 #include "cli/merge.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/sweep.h"
+#include "core/vec.h"
 
 #define PIECE (UINT64_C(1) << 20)
 
@@ -17,7 +16,7 @@
 #define MOST_RUN (UINT64_C(1) << 30)
 
 struct merge {
-	struct layer *child, *parent;
+	struct layer *child;
 	struct disk *now, *next;
 	struct progress *progress;
 	uint64_t bytes;
@@ -30,86 +29,6 @@ static uint64_t min64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
 }
-
-/* Calls `visit` for all runs of the child; it may do less than the run, and says how much. */
-static int each_run(struct merge *m, int (*visit)(struct merge *m, uint64_t offset, struct layer_run *run))
-{
-	uint64_t size = m->child->ops->size(m->child);
-	int status = 0;
-
-	for (uint64_t at = 0; at < size && !status;) {
-		struct layer_run run;
-		if (progress_stopped(m->progress))
-			return io_fail(&m->io, -EINTR, "stopped by a signal; what was shown before is shown still");
-		status = m->child->ops->map(m->child, at, min64(size - at, MOST_RUN), &run, &m->io);
-		if (!status)
-			status = visit(m, at, &run);
-		if (status)
-			break;
-		at += run.length;
-		progress_add(m->progress, run.length);
-	}
-	return status;
-}
-
-static int run_merge(struct merge *m, int (*work)(struct merge *m), uint64_t *bytes, struct error *err)
-{
-	int status;
-
-	m->io.failure = &m->failure;
-	m->buffer = aligned_alloc(4096, PIECE);
-	m->other = aligned_alloc(4096, PIECE);
-	status = m->buffer && m->other ? work(m) : io_fail(&m->io, -ENOMEM, "no memory");
-	free(m->buffer);
-	free(m->other);
-	*bytes = m->bytes;
-	return status ? error_set(err, status, "%s", m->failure.text[0] ? m->failure.text : strerror(-status)) : 0;
-}
-
-/* ------------------------------------------------------------------ into the parent */
-
-static int give_run(struct merge *m, uint64_t offset, struct layer_run *run)
-{
-	const struct io freeing = {.flags = IO_MAY_UNMAP, .failure = &m->failure};
-	struct layer_run got;
-	int status;
-
-	if (run->presence == LAYER_ABSENT)
-		return 0;
-	m->bytes += run->presence == LAYER_ZERO ? run->length : 0;
-	if (run->presence == LAYER_ZERO)
-		return m->parent->ops->write_zeroes(m->parent, offset, run->length, false, &freeing);
-	run->length = min64(run->length, PIECE);
-	status = m->child->ops->read(m->child, &VEC_FLAT(m->buffer, run->length), offset, &got, &m->io);
-	if (status)
-		return status;
-	run->length = got.length;
-	m->bytes += got.length;
-	return m->parent->ops->write(m->parent, &VEC_FLAT(m->buffer, got.length), offset, &m->io);
-}
-
-static int into_parent(struct merge *m)
-{
-	uint64_t size = m->child->ops->size(m->child);
-	int status = 0;
-
-	if (m->parent->ops->size(m->parent) < size)
-		status = m->parent->ops->resize ? m->parent->ops->resize(m->parent, size, &m->io)
-						: io_fail(&m->io, -EOPNOTSUPP, "the parent is smaller, and cannot grow");
-	if (!status)
-		status = each_run(m, give_run);
-	return status ? status : m->parent->ops->flush(m->parent, &m->io);
-}
-
-int merge_into_parent(struct layer *child, struct layer *parent, struct progress *progress, uint64_t *bytes, struct error *err)
-{
-	struct merge m = {.child = child, .parent = parent, .progress = progress};
-
-	progress_phase(progress, "commit", child->ops->size(child));
-	return run_merge(&m, into_parent, bytes, err);
-}
-
-/* ------------------------------------------------------------------ into the child */
 
 /* How many of the bytes read as zero and need not be read for that; past the end of the disk all do. */
 static int zero_bytes(struct disk *d, uint64_t offset, uint64_t length, uint64_t *zero, const struct io *io)
@@ -163,6 +82,7 @@ static int keep_differences(struct merge *m, uint64_t offset, uint64_t length)
 	return status;
 }
 
+/* It may do less than the run, and says how much. */
 static int compare_run(struct merge *m, uint64_t offset, struct layer_run *run)
 {
 	uint64_t a, b;
@@ -186,10 +106,35 @@ static int compare_run(struct merge *m, uint64_t offset, struct layer_run *run)
 	return status ? status : keep_differences(m, offset, run->length);
 }
 
+static int compare_all(struct merge *m)
+{
+	uint64_t size = m->child->ops->size(m->child);
+
+	for (uint64_t at = 0; at < size;) {
+		struct layer_run run;
+		int status;
+		if (progress_stopped(m->progress))
+			return io_fail(&m->io, -EINTR, "stopped by a signal; what was shown before is shown still");
+		status = m->child->ops->map(m->child, at, min64(size - at, MOST_RUN), &run, &m->io);
+		if (!status)
+			status = compare_run(m, at, &run);
+		if (status)
+			return status;
+		at += run.length;
+		progress_add(m->progress, run.length);
+	}
+	return 0;
+}
+
 static int keep_content(struct merge *m)
 {
-	int status = each_run(m, compare_run);
+	int status;
 
+	m->buffer = aligned_alloc(4096, PIECE);
+	m->other = aligned_alloc(4096, PIECE);
+	status = m->buffer && m->other ? compare_all(m) : io_fail(&m->io, -ENOMEM, "no memory");
+	free(m->buffer);
+	free(m->other);
 	return status ? status : m->child->ops->flush(m->child, &m->io);
 }
 
@@ -197,7 +142,11 @@ int merge_keep_content(struct layer *child, struct disk *now, struct disk *next,
 		       struct error *err)
 {
 	struct merge m = {.child = child, .now = now, .next = next, .progress = progress};
+	int status;
 
+	m.io.failure = &m.failure;
 	progress_phase(progress, "compare", child->ops->size(child));
-	return run_merge(&m, keep_content, bytes, err);
+	status = keep_content(&m);
+	*bytes = m.bytes;
+	return status ? error_set(err, status, "%s", m.failure.text[0] ? m.failure.text : strerror(-status)) : 0;
 }

@@ -178,8 +178,13 @@ static int mend_pages(struct checking *k, struct error *err)
 {
 	int status = k->nr_mended ? begin_mending(k, err) : 0;
 
-	for (size_t i = 0; i < k->nr_mended && !status; i += ENTRY_PAGES)
-		status = mend_some(k, i, (uint32_t)(k->nr_mended - i < ENTRY_PAGES ? k->nr_mended - i : ENTRY_PAGES), err);
+	if (k->nr_mended && !status)
+		watch_phase(k->c->watch, "repair", k->nr_mended * VHDX_PAGE);
+	for (size_t i = 0; i < k->nr_mended && !status; i += ENTRY_PAGES) {
+		uint32_t count = (uint32_t)(k->nr_mended - i < ENTRY_PAGES ? k->nr_mended - i : ENTRY_PAGES);
+		status = mend_some(k, i, count, err);
+		watch_add(k->c->watch, (uint64_t)count * VHDX_PAGE);
+	}
 	return status;
 }
 
@@ -411,7 +416,6 @@ static int check_entries(struct checking *k, struct error *err)
 	uint8_t *buffer = malloc(SCAN_BYTES);
 	int status = buffer ? 0 : error_set(err, -ENOMEM, "no memory");
 
-	watch_phase(k->c->watch, "check", pages * VHDX_PAGE);
 	for (uint64_t n = 0; n < pages && !status;) {
 		uint64_t most = pages - n < SCAN_BYTES / VHDX_PAGE ? pages - n : SCAN_BYTES / VHDX_PAGE;
 		status = container_load(k->x->file, buffer, most * VHDX_PAGE, atomic_load(&k->x->bat_offset) + n * VHDX_PAGE, err);
@@ -423,7 +427,30 @@ static int check_entries(struct checking *k, struct error *err)
 			status = error_set(err, -EINTR, "stopped by a signal");
 	}
 	free(buffer);
+	if (!status && k->x->regions.bat.length > pages * VHDX_PAGE)
+		watch_add(k->c->watch, k->x->regions.bat.length - pages * VHDX_PAGE);
 	return status;
+}
+
+/* ------------------------------------------------------------------ how far it is */
+
+static uint64_t log_bytes(const struct checking *k)
+{
+	return guid_is_null(&k->headers.current.log) ? 0 : k->headers.current.log_length;
+}
+
+/* The structures that are gone through, in bytes; regions as far as they can be told before the log is replayed. */
+static void begin_phase(struct checking *k)
+{
+	struct vhdx_regions regions;
+	uint64_t bytes = VHDX_MIB + log_bytes(k);
+
+	if (!vhdx_regions_load(k->c, &k->headers.current, &regions, NULL)) {
+		bytes += (uint64_t)regions.metadata.length + regions.bat.length;
+		vhdx_regions_free(&regions);
+	}
+	watch_phase(k->c->watch, "check", bytes);
+	watch_add(k->c->watch, VHDX_MIB); /* the headers and tables that all this is known from */
 }
 
 /* ------------------------------------------------------------------ all of it */
@@ -524,25 +551,30 @@ static int tell_unusable(struct checking *k, struct error *why)
 static int check_file(struct checking *k, struct error *why)
 {
 	struct layer *l;
+	uint64_t log;
 	int status;
 
 	k->stage = "file identifier and headers";
 	status = vhdx_headers_load(k->c, &k->headers, why);
 	if (status)
 		return status;
+	begin_phase(k);
 	vhdx_note_headers(k->out->structures, k->c, &k->headers);
 	status = check_headers(k, why);
 	k->stage = "log";
+	log = log_bytes(k);
 	if (!status)
 		status = check_log(k, why);
 	if (status)
 		return status;
+	watch_add(k->c->watch, log);
 	k->stage = "regions and metadata";
 	status = vhdx_layer_open_as(k->c, true, &l, why);
 	if (status)
 		return status;
 	k->stage = "blocks";
 	k->x = vhdx_of(l);
+	watch_add(k->c->watch, k->x->regions.metadata.length);
 	status = check_layer(k, why);
 	vhdx_layer_release(l);
 	return status;

@@ -24,11 +24,6 @@
 #include "formats/endian.h"
 #include "formats/vhdx-locator.h"
 
-#define COPY_BYTES (1u << 20)
-
-/* Longer runs of zeroes are cut, so that whoever wants to stop the work is heard. */
-#define MOST_RUN (UINT64_C(1) << 30)
-
 /* ------------------------------------------------------------------ storing a locator */
 
 /* The raw table of items, and where there is room behind them. */
@@ -210,51 +205,6 @@ int vhdx_rebase_in(struct container *child, struct container *parent, const stru
 
 /* ------------------------------------------------------------------ into the parent */
 
-/* What the child holds of the run goes to the parent. */
-static int merge_run(struct layer *child, struct layer *parent, uint64_t offset, const struct layer_run *run, uint8_t *buffer,
-		     const struct io *io)
-{
-	const struct io freeing = io_with_flags(io, IO_MAY_UNMAP);
-	uint64_t length = run->length;
-	struct layer_run got;
-	int status;
-
-	if (run->presence == LAYER_ABSENT)
-		return 0;
-	if (run->presence == LAYER_ZERO)
-		return parent->ops->write_zeroes(parent, offset, run->length, false, &freeing);
-	status = child->ops->read(child, &VEC_FLAT(buffer, length), offset, &got, io);
-	return status ? status : parent->ops->write(parent, &VEC_FLAT(buffer, got.length), offset, io);
-}
-
-static int merge_all(struct layer *child, struct layer *parent, struct watch *watch, const struct io *io)
-{
-	uint64_t size = child->ops->size(child);
-	uint8_t *buffer = malloc(COPY_BYTES);
-	int status = buffer ? 0 : io_fail(io, -ENOMEM, "no memory");
-
-	if (!status && parent->ops->size(parent) < size)
-		status = parent->ops->resize(parent, size, io);
-	watch_phase(watch, "commit", size);
-	for (uint64_t at = 0; at < size && !status;) {
-		uint64_t most;
-		struct layer_run run;
-		if (watch_stopped(watch))
-			status = io_fail(io, -EINTR, "stopped by a signal; what was shown before is shown still");
-		if (!status)
-			status = child->ops->map(child, at, size - at, &run, io);
-		if (status)
-			break;
-		most = run.presence == LAYER_DATA ? COPY_BYTES : MOST_RUN;
-		run.length = run.length < most ? run.length : most;
-		status = merge_run(child, parent, at, &run, buffer, io);
-		at += run.length;
-		watch_add(watch, run.length);
-	}
-	free(buffer);
-	return status ? status : parent->ops->flush(parent, io);
-}
-
 static int merge(struct layer *child, struct layer *parent, const struct vhdx_names *names, struct error *err)
 {
 	struct guid old = vhdx_data_write_guid(parent), next;
@@ -267,9 +217,9 @@ static int merge(struct layer *child, struct layer *parent, const struct vhdx_na
 	if (status)
 		return status;
 	vhdx_of(parent)->writer->next_data = next;
-	status = merge_all(child, parent, vhdx_of(child)->file->watch, &(struct io){.failure = &why});
+	status = layer_merge_down(child, parent, vhdx_of(child)->file->watch, &(struct io){.failure = &why});
 	if (status)
-		return error_set(err, status, "%s", why.text);
+		return error_set(err, status, "%s", why.text[0] ? why.text : strerror(-status));
 	if (!atomic_load(&vhdx_of(parent)->writer->begun)) /* the child held nothing */
 		next = old;
 	return name_parent(child, names, &next, NULL, err);

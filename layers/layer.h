@@ -4,6 +4,7 @@
 #define PLATTER_LAYERS_LAYER_H
 
 #include "core/disk.h"
+#include "core/watch.h"
 
 /* What a layer knows of a block. */
 enum presence {
@@ -102,5 +103,11 @@ void ram_layer_usage(struct layer *l, struct ram_usage *usage);
 
 /* A disk as a layer that holds every block. The disk stays the caller's. NULL when memory ran out. */
 struct layer *disk_layer_create(struct disk *disk);
+
+/*
+ * Brings all that the layer holds into the one below it, which grows where it is shorter, and flushes that. What a stack of the two shows
+ * does not change at any point, so it can be interrupted and done again. -EINTR when the watch, which may be NULL, wants it to stop.
+ */
+int layer_merge_down(struct layer *above, struct layer *below, struct watch *watch, const struct io *io);
 
 #endif

@@ -308,6 +308,13 @@ test_progress() {
   whole() { jq -es --arg phases "$1" '([.[] | select(.done_bytes == .total_bytes) | .phase] | unique | join(" ")) == $phases and all(.[]; .done_bytes <= .total_bytes)' err; }
   exits 0 "$platter" check --progress=json "base.$format"
   whole check
+  jq -es 'all(.[]; .total_bytes >= 1048576)' err # headers, regions and table, or all that the blocks show
+  if [[ $format = vhdx ]]; then
+    cp base.vhdx damaged.vhdx
+    printf '\004' | dd of=damaged.vhdx bs=1 seek=3145728 conv=notrunc status=none # a block of a state that there is not
+    exits 0 "$platter" check --repair --progress=json damaged.vhdx
+    whole 'check repair'
+  fi
   exits 0 "$platter" commit --progress=json "child.$format"
   whole commit
   exits 0 "$platter" compact --progress=json "base.$format"
