@@ -280,23 +280,54 @@ static void print_escaped(FILE *out, const char *text, size_t length, const char
 	}
 }
 
-/* The NBD URI of one disk; see the NBD project's uri.md. */
+/* Of a file of keys, lines of USER:KEY, the first user; clients must say as whom they come. */
+static void print_user(FILE *out, const char *keys)
+{
+	FILE *in = fopen(keys, "re");
+	char *line = NULL;
+	size_t room = 0;
+
+	while (in && getline(&line, &room, in) > 0)
+		if (*line != '#' && strchr(line, ':')) {
+			print_escaped(out, line, strcspn(line, ":"), "-._~");
+			fputc('@', out);
+			break;
+		}
+	free(line);
+	if (in)
+		fclose(in);
+}
+
+/* A parameter whose value is a path. */
+static void print_path(FILE *out, const char *name, const char *path, bool is_first)
+{
+	char *real = realpath(path, NULL);
+
+	fprintf(out, "%c%s=", is_first ? '?' : '&', name);
+	print_escaped(out, real ? real : path, strlen(real ? real : path), "-._~/");
+	free(real);
+}
+
+/* The NBD URI of one disk; see the NBD project's uri.md, and for keys nbd_connect_uri(3). */
 static void print_uri(FILE *out, const struct server *s, const char *operand)
 {
 	const struct verb_arguments *a = s->arguments;
 	const char *tls = a->numbers[OPTION_TLS] == TLS_REQUIRE ? "s" : "";
 	const char *address = a->options[OPTION_ADDRESS] ? a->options[OPTION_ADDRESS] : "localhost";
+	const char *keys = *tls != '\0' ? a->options[OPTION_PSK] : NULL;
 	bool six = strchr(address, ':');
 
-	if (s->socket)
-		fprintf(out, "nbd%s+unix:///", tls);
-	else
-		fprintf(out, "nbd%s://%s%s%s:%s/", tls, six ? "[" : "", address, six ? "]" : "", a->options[OPTION_PORT]);
+	fprintf(out, "nbd%s%s://", tls, s->socket ? "+unix" : "");
+	if (keys)
+		print_user(out, keys);
+	if (!s->socket)
+		fprintf(out, "%s%s%s:%s", six ? "[" : "", address, six ? "]" : "", a->options[OPTION_PORT]);
+	fputc('/', out);
 	print_escaped(out, operand, name_length(operand), "-._~");
-	if (s->socket) {
-		fprintf(out, "?socket=");
-		print_escaped(out, s->socket, strlen(s->socket), "-._~/");
-	}
+	if (s->socket)
+		print_path(out, "socket", s->socket, true);
+	if (keys)
+		print_path(out, "tls-psk-file", keys, !s->socket);
 }
 
 static json_t *uri_of(const struct server *s, const char *operand)

@@ -156,7 +156,9 @@ static int wrong_option(const struct verb *verb, const char *word, int what)
 	nearest_try(&nearest, "help");
 	for (const struct verb_option *o = verb->options; o->name; o++)
 		nearest_try(&nearest, o->name);
-	if (nearest.word)
+	if (word[0] == '-' && word[1] >= '0' && word[1] <= '9')
+		fprintf(stderr, " (what begins with a minus and is none stands behind '--')");
+	else if (nearest.word)
 		fprintf(stderr, " (did you mean '--%s'?)", nearest.word);
 	fprintf(stderr, "\n");
 	return usage_error(verb);

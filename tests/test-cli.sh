@@ -232,6 +232,27 @@ completes() {
   grep -qxF -e "$2" <<<"$offered" || { echo "'$1' offers: $offered"; return 1; }
 }
 
+# One shell for all lines: "VERB OPTION" for each that is offered.
+test_completion_all() {
+  local verb
+  for verb in $("$platter" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'); do
+    "$platter" "$verb" --help | grep -oE -e '^ .{0,5}--[a-z-]+' | sed "s/.*--/$verb --/"
+  done | sort >wanted
+  [[ $(wc -l <wanted) -gt 100 ]]
+  # shellcheck disable=SC2016 # that shell expands it
+  PATH=$top_builddir:$PATH bash -c '
+    . "$1/cli/platter.bash-completion"
+    COMP_LINE="platter " COMP_POINT=8 COMP_WORDS=(platter "") COMP_CWORD=1
+    _platter platter
+    for verb in "${COMPREPLY[@]}"; do
+      [[ $verb != -* ]] || continue
+      COMP_LINE="platter $verb --" COMP_WORDS=(platter "$verb" --) COMP_CWORD=2
+      COMP_POINT=${#COMP_LINE}
+      _platter platter
+      printf "$verb %s\n" "${COMPREPLY[@]}"
+    done' - "$top_srcdir" | sort | diff wanted -
+}
+
 test_completion() {
   touch disk.img
   completes "platter " info
@@ -243,6 +264,13 @@ test_completion() {
   completes "platter convert disk.img sq" sql:
   completes "platter convert --ver" --verify
   completes "platter kinds me" mem
+  # What an option takes: one of its words, else a file.
+  completes "platter convert --progress=pl" plain
+  completes "platter convert --progress pl" plain
+  completes "platter hash -a bl" blake2b512
+  completes "platter info --lint=" azure
+  completes "platter serve --tls-psk=dis" disk.img
+  completes "platter serve -U dis" disk.img
   completes "platter help ve" version
   # Behind a kind, where bash itself parts the words at ':'.
   completes "platter info memdiff:fi" file:
@@ -271,4 +299,5 @@ run_test "output that cannot be written is a failure" test_output_fails
 run_test "-- ends the options" test_dash_dash
 run_test "man pages name every verb and option" test_man_pages
 run_test "completion for bash" test_completion
+run_test "completion knows all verbs and their options" test_completion_all
 t_done

@@ -635,10 +635,14 @@ test_serve_tls() {
   need nbdinfo libnbd-bin
   printf 'me:%s\n' "$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')" >keys.psk
   chmod 600 keys.psk
+  local port=$((20000 + RANDOM % 20000))
   start_serve --tls require --tls-psk keys.psk mem:1M
   [[ $serve_uri = nbds+unix:* ]]
   fails nbdinfo --size "nbd${serve_uri#nbds}"
-  [[ $(nbdinfo --size "nbds+unix://me@/?socket=${serve_uri#*socket=}&tls-psk-file=$PWD/keys.psk") = 1048576 ]]
+  [[ $(nbdinfo --size "$serve_uri") = 1048576 ]] # it says as whom, and where the key is
+  stop_serve
+  start_serve --port "$port" --tls require --tls-psk keys.psk disk=mem:1M
+  [[ $(nbdinfo --size "$serve_uri") = 1048576 ]]
   stop_serve
 }
 
