@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,13 +42,24 @@ static void problem(struct lint *l, const char *mend, const char *format, ...)
 	va_start(list, format);
 	vsnprintf(text, sizeof(text), format, list);
 	va_end(list);
-	json_array_append_new(l->problems, json_pack("{s:s, s:s}", "problem", text, "mend", mend));
+	json_array_append_new(l->problems, json_pack("{s:s, s:s}", "problem", text, "mend", mend ? mend : "no memory to tell"));
 }
 
-/* A copy that is right in all respects, of what `format` qemu-img calls it. */
-static void copy_command(char *out, size_t room, const char *format)
+/* A copy that is right in all respects; the options are for reading. To be freed; NULL when memory ran out. */
+static char *copy_command(const struct lint *l, const char *kind, const char *options)
 {
-	snprintf(out, room, "qemu-img convert -f %s -O vpc -o subformat=fixed,force_size IMAGE NEW.vhd", format);
+	char *command;
+	int length = asprintf(&command, "platter convert '%s:%s%s' 'vhd:NEW.vhd;type=fixed'", kind, l->path, options);
+
+	return length < 0 ? NULL : command;
+}
+
+static char *resize_command(const struct lint *l, const char *kind, uint64_t size)
+{
+	char *command;
+	int length = asprintf(&command, "platter resize '%s:%s' %" PRIu64, kind, l->path, size);
+
+	return length < 0 ? NULL : command;
 }
 
 static int read_at(const struct lint *l, void *data, size_t size, uint64_t offset, struct error *err)
@@ -61,15 +73,14 @@ static int read_at(const struct lint *l, void *data, size_t size, uint64_t offse
 
 /* ------------------------------------------------------------------ what can be wrong */
 
-static void check_size(struct lint *l, uint64_t size)
+static void check_size(struct lint *l, const char *kind, uint64_t size)
 {
-	char mend[160];
 	uint64_t rounded = size > UINT64_MAX - MIB ? size : (size + MIB - 1) / MIB * MIB;
 
 	if (size % MIB > 0) {
-		snprintf(mend, sizeof(mend),
-			 "make the disk %" PRIu64 " bytes: qemu-img convert to raw, qemu-img resize, and back", rounded);
+		char *mend = resize_command(l, kind, rounded);
 		problem(l, mend, "the disk has %" PRIu64 " bytes, which is not whole MiB", size);
+		free(mend);
 	}
 	if (size > MAX_DATA)
 		problem(l, "use a smaller disk", "the disk has %" PRIu64 " bytes, more than 32 TiB", size);
@@ -80,16 +91,15 @@ static void check_size(struct lint *l, uint64_t size)
 
 static void check_footer(struct lint *l, const struct vhd_footer *f)
 {
-	char copy[160];
+	char *copy = copy_command(l, "vhd", ""), *mending = copy_command(l, "vhd", ";lax");
 
-	copy_command(copy, sizeof(copy), "vpc");
+	check_size(l, "vhd", f->current_size);
 	if (!f->sum_is_right)
-		problem(l, copy, "the checksum of the VHD footer is wrong");
+		problem(l, mending, "the checksum of the VHD footer is wrong");
 	if (f->version != 0x00010000)
 		problem(l, copy, "the VHD footer is of version 0x%08" PRIx32 ", not 0x00010000", f->version);
 	if (f->type != VHD_FIXED)
-		problem(l, f->type == VHD_DIFFERENCING ? "merge it into its parent, and make that a fixed VHD" : copy,
-			"it is a %s VHD, not a fixed one",
+		problem(l, copy, "it is a %s VHD, not a fixed one",
 			f->type == VHD_DYNAMIC        ? "dynamic"
 			: f->type == VHD_DIFFERENCING ? "differencing"
 						      : "strange");
@@ -99,25 +109,25 @@ static void check_footer(struct lint *l, const struct vhd_footer *f)
 	if (f->current_size != f->original_size)
 		problem(l, "nothing has to be done: the current size is what counts",
 			"note: the disk was resized, from %" PRIu64 " to %" PRIu64 " bytes", f->original_size, f->current_size);
-	check_size(l, f->current_size);
+	free(mending);
+	free(copy);
 }
 
 static void check_no_vhd(struct lint *l, const char *head)
 {
-	char copy[160];
-	const char *format = "raw";
+	bool vhdx = memcmp(head, "vhdxfile", 8) == 0;
+	char *copy = copy_command(l, vhdx ? "vhdx" : "file", "");
 
-	if (memcmp(head, "vhdxfile", 8) == 0)
-		format = "vhdx";
-	else if (memcmp(head, "QFI\xfb", 4) == 0)
-		format = "qcow2";
-	copy_command(copy, sizeof(copy), format);
-	if (strcmp(format, "raw") != 0) {
-		problem(l, copy, "it is a %s image, not a VHD", format);
-		return;
+	if (vhdx) {
+		problem(l, copy, "it is a vhdx image, not a VHD");
+	} else if (memcmp(head, "QFI\xfb", 4) == 0) {
+		problem(l, "qemu-img convert -f qcow2 -O vpc -o subformat=fixed,force_size IMAGE NEW.vhd",
+			"it is a qcow2 image, not a VHD");
+	} else {
+		check_size(l, "file", l->size); /* first, so that the copy is right */
+		problem(l, copy, "there is no VHD footer at the end");
 	}
-	problem(l, copy, "there is no VHD footer at the end");
-	check_size(l, l->size);
+	free(copy);
 }
 
 /* ------------------------------------------------------------------ */
@@ -167,7 +177,7 @@ static int print_problems(struct lint *l, bool as_json)
 	json_array_foreach(l->problems, i, p)
 		printf("%s\n    to mend it: %s\n", json_string_value(json_object_get(p, "problem")),
 		       json_string_value(json_object_get(p, "mend")));
-	printf(accepted ? "Azure would accept it\n" : "Azure would not accept it\n");
+	printf("Azure would %saccept '%s'\n", accepted ? "" : "not ", l->path);
 	return !accepted;
 }
 
