@@ -3,6 +3,8 @@
 #include "cli/verb.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,8 +29,24 @@ static int finish(int status)
 	return status == STATUS_OK ? STATUS_FAILURE : status;
 }
 
+/*
+ * A standard stream that the caller has closed must not be the number of a disk: what is printed would go there. What takes its
+ * place cannot be read or written either. False when that is not to be had.
+ */
+static bool hold_streams(void)
+{
+	static const int unusable[] = {O_WRONLY, O_RDONLY, O_RDONLY};
+
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", unusable[fd]) != fd)
+			return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
+	if (!hold_streams())
+		return STATUS_FAILURE;
 	if (argc < 2) {
 		fprintf(stderr, "platter: a verb is missing\nTry 'platter --help'.\n");
 		return STATUS_USAGE;

@@ -231,6 +231,20 @@ completes() {
   grep -qxF -e "$2" <<<"$offered" || { echo "'$1' offers: $offered"; return 1; }
 }
 
+# All are closed, so that the disk would become one of them, and what is printed would go there.
+test_closed_streams() {
+  local status=0
+  printf 'not zero' >disk.img
+  truncate -s 1M disk.img
+  timeout 20 "$platter" zero --all --progress=json disk.img <&- >&- 2>&-
+  cmp -n 1048576 disk.img /dev/zero
+  "$platter" info disk.img >&- 2>err || status=$?
+  [[ $status = 1 && $(cat err) = 'platter: cannot write the output: Bad file descriptor' ]]
+  status=0
+  timeout 20 "$platter" write disk.img <&- 2>err || status=$?
+  [[ $status = 1 && $(cat err) = "platter write: 'disk.img': cannot read the input: Bad file descriptor" ]]
+}
+
 # One shell for all lines: "VERB OPTION" for each that is offered.
 test_completion_all() {
   local verb
@@ -285,6 +299,7 @@ run_test "an argument missing or too many" test_operands
 run_test "platter version" test_version
 run_test "platter version --json" test_version_json
 run_test "platter info" test_info
+run_test "standard streams that are closed are no disks" test_closed_streams
 run_test "platter info draws the tree" test_info_tree
 run_test "platter info --json" test_info_json
 run_test "platter info prints a spec that opens the same" test_info_spec
