@@ -14,14 +14,15 @@ need_guest() {
 }
 
 # boot_guest MODULES SCRIPT ARG... : runs SCRIPT in a guest with these kernel modules; ARG are QEMU's. What the script leaves in
-# /share is in ./share then. guest_qemu is the QEMU to take, if not that of the system; GUEST_SECONDS is the longest it may take.
+# /share is in ./share then. guest_qemu is the QEMU to take, if not that of the system, guest_append what the kernel is told besides;
+# GUEST_SECONDS is the longest it may take.
 boot_guest() {
   local kernel initramfs=$tmp/guest.cpio
   kernel=$("$SHARED/guest/get-kernel") || skip_test "there is no kernel for the guest (get-kernel failed)"
   "$SHARED/guest/make-initramfs" -o "$initramfs" -k "$kernel" --9p -m "$1"
   mkdir -p share
   "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t "${GUEST_SECONDS:-240}" \
-    ${guest_qemu:+--qemu "$guest_qemu"} -c "$2" -- "${@:3}"
+    ${guest_qemu:+--qemu "$guest_qemu"} ${guest_append:+--append "$guest_append"} -c "$2" -- "${@:3}"
 }
 
 # need_newer_qemu: sets guest_qemu to one that is a client of vfio-user.
@@ -64,3 +65,17 @@ check_ext4() {
   debugfs -R "dump file out" "$1"
   grep -qx "$(sha256sum <out | cut -d ' ' -f 1) $2" share/sums
 }
+
+# For scripts of guests. verify NAME DEVICE SIZE JOBS: fio writes SIZE at random in each of JOBS parts of 16 MiB, and reads it again.
+# shellcheck disable=SC2016,SC2034 # the guest's shell expands it; for the tests
+guest_verify='
+  set -e
+  verify() {
+    fio --name="$1" --filename="$2" --direct=1 --rw=randwrite --bsrange=4k-128k --size="$3" --offset_increment=16M --numjobs="$4" \
+      --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 --group_reporting >/tmp/fio.$1 2>&1 || { cat /tmp/fio.$1; exit 1; }
+  }
+  is_zero() { # DEVICE OFFSET LENGTH, whole MiB
+    dd if="$1" bs=1M skip="$2" count="$3" iflag=direct 2>/dev/null | cmp -n $(($3 * 1048576)) - /dev/zero
+  }
+  controller_is_well() { ! dmesg | grep -iE "nvme.*(timeout|error|fail)"; }
+'

@@ -76,4 +76,8 @@ test_cut() {
 run_test "a power cut that loses any blocks" test_cut 20 ""
 run_test "a power cut that keeps the order" test_cut 7 ";in-order"
 run_test "a power cut that loses blocks of a full cache" test_cut 40 "=256K"
+for files in ${GUEST_LONG:+2 90 200}; do
+  run_test "a power cut behind $files files" test_cut "$files" ""
+  run_test "a power cut behind $files files that keeps the order" test_cut "$files" ";in-order"
+done
 t_done

@@ -174,53 +174,6 @@ $cli_script"
   [[ ! -e share/no-cli ]] || { cat share/no-cli; skip_test "$(cat share/no-cli)"; }
 }
 
-# Files are written and synced one after the other, each noted down behind its sync, until somebody is killed.
-# shellcheck disable=SC2016
-kill_script='
-  set -e
-  wait-for /dev/nvme0n1
-  mkdir -p /tmp/mnt
-  mount -t ext4 /dev/nvme0n1 /tmp/mnt
-  for n in $(seq 3000); do
-    dd if=/dev/urandom of=/tmp/mnt/$1-$n bs=16k count=$((n % 7 + 1)) conv=fsync 2>/dev/null
-    echo "$(sha256sum </tmp/mnt/$1-$n | cut -d " " -f 1) $1-$n" >>/share/$1
-  done
-'
-
-# pid_of_guest: of the QEMU that has our socket in its command line.
-pid_of_guest() { pgrep -f "vfio-user-pci.*$PWD/s\"" | while read -r p; do [[ $(readlink "/proc/$p/exe") != */bash ]] && echo "$p"; done; }
-
-kill_one() { # WHOM
-  local pid i
-  for ((i = 0; i < 2000; i++)); do
-    [[ -e share/$1 && $(wc -l <"share/$1") -ge 30 ]] && break
-    sleep 0.05
-  done
-  if [[ $1 = server ]]; then kill -KILL "$device_pid"; fi
-  # the guest's disk is gone then, and so are its days
-  for pid in $(pid_of_guest); do
-    tr '\0' ' ' <"/proc/$pid/cmdline" | grep -q 'ld-linux\|qemu-system' && kill -KILL "$pid"
-  done
-  true
-}
-
-boot_and_kill() { # WHOM
-  kill_one "$1" &
-  boot "set -- $1; $kill_script" && return 1
-  wait $!
-}
-
-# check_synced WHOM: everything that was synced before he was killed is there. The last line may have been cut short.
-check_synced() {
-  local sum name
-  [[ $(wc -l <"share/$1") -ge 30 ]]
-  head -n -1 "share/$1" >all
-  while read -r sum name; do
-    debugfs -R "dump $name out" disk.img 2>/dev/null
-    [[ $(sha256sum <out | cut -d ' ' -f 1) = "$sum" ]] || { echo "$name is not what was synced"; return 1; }
-  done <all
-}
-
 # The last guest finds what the two before it had; its controller looks at its doorbells by itself, on two threads, and sleeps in between.
 # shellcheck disable=SC2016
 last_script=$guest_verify'

@@ -8,6 +8,7 @@
  *
  *   QEMU asks for the minor version 0 and refuses a higher one in the answer; it checks that the text ends with NUL
  *   QEMU asks for region information with no room for capabilities first, and wants their offset even then
+ *   QEMU, when a guest sets up an emulated IOMMU, unmaps all of the address space where nothing is mapped, and complains of errors
  *   QEMU maps ROM without a descriptor; SPDK's client must find the doorbells mappable
  *   QEMU switches MSI-X on with a vector 0 that has no descriptor, and takes all back before it gives new ones
  *   QEMU, of INTx, says UNMASK from inside the guest's handler: told again at once, the interrupt would come after the last
@@ -190,6 +191,10 @@ static int unmap_memory(struct vfio_user *v, struct vfio_user_client *client, st
 		return unmap.flags & VFIO_USER_UNMAP_DIRTY ? -EOPNOTSUPP : -EINVAL;
 	} else {
 		status = guest_memory_remove(v->memory, unmap.address, unmap.size);
+	}
+	if (status == -ENOENT) {
+		unmap.size = 0; /* of what was asked for so much was unmapped, as linux/vfio.h has it */
+		return answer(r, &unmap, sizeof(unmap));
 	}
 	if (status)
 		return status;
