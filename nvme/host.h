@@ -3,6 +3,7 @@
 #ifndef PLATTER_NVME_HOST_H
 #define PLATTER_NVME_HOST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -15,8 +16,8 @@ enum nvme_access {
 };
 
 /*
- * All of this is called from fibers of the controller's loops, many at once, and may wait unless it says otherwise; `raise` comes
- * from any thread. Statuses are 0 or a negative errno. The memory is the guest's: it may change at any time, and what is
+ * All of this is called from fibers of the controller's loops, many at once, and may wait unless it says otherwise; `raise` and
+ * `set_line` come from any thread. Statuses are 0 or a negative errno. The memory is the guest's: it may change at any time, and what is
  * mapped from a file may raise SIGBUS; the controller copies by core/safe-copy.h.
  */
 struct nvme_host_ops {
@@ -37,6 +38,9 @@ struct nvme_host_ops {
 
 	/* Raises an interrupt vector (MSI-X: a message). Must not wait, nor call the controller. */
 	void (*raise)(struct nvme_host *h, unsigned vector);
+
+	/* The level of the interrupt pin, where nvme_use_pin() has chosen that. Must not wait, nor call the controller. */
+	void (*set_line)(struct nvme_host *h, bool high);
 };
 
 /* Embedded by whoever implements it. */

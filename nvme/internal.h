@@ -39,6 +39,10 @@ struct nvme_bell {
 	_Alignas(64) struct wait_signal rung;
 	_Atomic uint32_t polled; /* nvme_poll(): the value it saw last */
 	_Atomic bool used;       /* there is such a queue */
+
+	/* of a completion queue */
+	struct wait_signal posted; /* something is new for the fiber that interrupts */
+	bool asserts;              /* there are entries that the pin tells of; under the controller's lock */
 };
 
 /* What is counted on one loop: written there alone. */
@@ -66,7 +70,6 @@ struct nvme_cq {
 	bool told;        /* the fiber that interrupts has been told of what was posted */
 	bool failed;
 	uint32_t pending; /* entries posted since the last interrupt */
-	struct wait_signal posted;
 	struct nvme_bell *bell;
 	_Atomic bool stopping;
 	struct wait_group ended; /* its fiber */
@@ -263,6 +266,9 @@ struct nvme {
 	bool ending;
 	uint32_t vectors_masked; /* raised while INTMS kept them */
 	_Atomic bool any_masked; /* INTMS is not 0; read without the lock */
+	_Atomic bool pin;        /* interrupts are by the pin; read without the lock */
+	unsigned asserting;      /* completion queues that do */
+	bool line;               /* the level that the host knows */
 
 	/* the control fiber */
 	_Atomic bool ended;         /* fibers are to end */
@@ -352,6 +358,9 @@ void nvme_set_fatal(struct nvme *c);
 
 /* Raises a vector, unless INTMS keeps it: then it is raised when INTMC lets it. */
 void nvme_interrupt(struct nvme *c, unsigned vector);
+
+/* The completion queue of a doorbell has entries for the pin to tell of, or has none any more. True: it has now, and had not. */
+bool nvme_assert_pin(struct nvme *c, unsigned index, bool on);
 
 /* ------------------------------------------------------------------ queues.c */
 

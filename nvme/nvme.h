@@ -74,6 +74,12 @@ void nvme_bar_write(struct nvme *c, uint64_t offset, unsigned size, uint64_t val
 bool nvme_poll(struct nvme *c);
 
 /*
+ * Interrupts by the pin (PCIe Transport 1.0, 3.5.1.1) in place of messages, or by messages again, as at first. From any thread; never
+ * waits. The host has `set_line`.
+ */
+void nvme_use_pin(struct nvme *c, bool pin);
+
+/*
  * A conventional reset or function level reset: what was under way has ended, and no memory of the guest's is used any more, when
  * it returns. From a thread or a fiber of another loop than the controller's.
  */

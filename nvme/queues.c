@@ -11,7 +11,8 @@
  *                                                      run, and looks again; sleeps when nothing came meanwhile
  *   of each command    its disk                        carries it out (commands.c), posts the completion
  *   of each CQ         entries posted                  raises the interrupt, once for all that was posted while it was on its
- *                                                      way to the processor, or when coalescing says so
+ *                                                      way to the processor, or when coalescing says so; or puts the pin up,
+ *                                                      until all are consumed
  *
  * Commands that need not wait have run to their end before their queue is looked at again, so with a disk in memory a burst of
  * commands costs one pass, one interrupt, and no system call.
@@ -171,7 +172,7 @@ static void cq_tell(struct nvme_cq *cq)
 	if (cq->told && cq->pending != cq_gathers(cq, &time) + 1)
 		return;
 	cq->told = true;
-	wait_signal_raise(&cq->posted);
+	wait_signal_raise(&cq->bell->posted);
 }
 
 static void cq_post(struct nvme_cq *cq, struct nvme_cqe *cqe)
@@ -213,6 +214,26 @@ static void cq_interrupt(struct nvme_cq *cq)
 	nvme_interrupt(cq->c, cq->vector);
 }
 
+/*
+ * The pin tells of entries until they are consumed. The next doorbell has to be a write of the register, shadow or not: it is what
+ * takes the interrupt back, and where the guest saves itself that write, nobody else does. So it is asked for before anything is told.
+ */
+static void cq_assert(struct nvme_cq *cq)
+{
+	uint32_t known;
+	bool well;
+
+	cq->pending = 0;
+	cq->told = false;
+	do {
+		known = cq->head;
+		ask_for_bell(cq->c, cq->id, cq_index(cq->id), known);
+		well = !cq->failed && cq_look(cq);
+	} while (well && cq->head != known);
+	if (nvme_assert_pin(cq->c, cq_index(cq->id), well && cq_used(cq)))
+		nvme_count(&cq->lane->interrupts, 1);
+}
+
 /* The fiber of a completion queue. */
 static void cq_main(void *argument)
 {
@@ -220,18 +241,23 @@ static void cq_main(void *argument)
 	uint64_t time;
 
 	for (;;) {
-		uint32_t seen = wait_signal_count(&cq->posted);
+		uint32_t seen = wait_signal_count(&cq->bell->posted);
 		if (atomic_load(&cq->stopping))
 			break;
-		if (!cq->pending) {
+		if (atomic_load(&cq->c->pin)) {
+			if (cq->interrupts)
+				cq_assert(cq);
+			wait_signal_wait(&cq->bell->posted, seen, WAIT_FOREVER);
+		} else if (!cq->pending) {
 			cq->told = false;
-			wait_signal_wait(&cq->posted, seen, WAIT_FOREVER);
+			wait_signal_wait(&cq->bell->posted, seen, WAIT_FOREVER);
 		} else if (cq->pending > cq_gathers(cq, &time) ||
-			   wait_signal_wait(&cq->posted, seen, time) == -ETIMEDOUT) {
+			   wait_signal_wait(&cq->bell->posted, seen, time) == -ETIMEDOUT) {
 			cq_interrupt(cq);
 		}
 	}
-	if (cq->pending)
+	nvme_assert_pin(cq->c, cq_index(cq->id), false);
+	if (cq->pending && !atomic_load(&cq->c->pin))
 		cq_interrupt(cq);
 	wait_group_done(&cq->ended);
 }
@@ -267,7 +293,7 @@ void nvme_cq_finish(struct nvme_cq *cq)
 	cq->c->cqs[cq->id] = NULL;
 	end_bell(cq->c, cq_index(cq->id));
 	atomic_store(&cq->stopping, true);
-	wait_signal_raise(&cq->posted);
+	wait_signal_raise(&cq->bell->posted);
 	wait_group_wait(&cq->ended);
 	free(cq);
 }

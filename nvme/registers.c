@@ -7,6 +7,7 @@
  * reads are answered at any byte (Base 3.1.3 leaves both open).
  */
 #include <endian.h>
+#include <limits.h>
 #include <string.h>
 
 #include "nvme/internal.h"
@@ -56,11 +57,49 @@ void nvme_interrupt(struct nvme *c, unsigned vector)
 	c->host->ops->raise(c->host, vector);
 }
 
+/* Under the lock. Of the pin INTMS has one bit (PCIe Transport 1.0, 3.5.1.1). */
+static void set_line(struct nvme *c)
+{
+	bool high = atomic_load(&c->pin) && c->asserting && !(c->regs.intms & 1);
+
+	if (high == c->line)
+		return;
+	c->line = high;
+	c->host->ops->set_line(c->host, high);
+}
+
+bool nvme_assert_pin(struct nvme *c, unsigned index, bool on)
+{
+	struct nvme_bell *bell = &c->bells[index];
+	bool changed;
+
+	short_lock_exclusive(&c->lock);
+	changed = bell->asserts != on;
+	bell->asserts = on;
+	if (changed) {
+		c->asserting += on ? 1u : UINT_MAX;
+		set_line(c);
+	}
+	short_unlock_exclusive(&c->lock);
+	return changed && on;
+}
+
+void nvme_use_pin(struct nvme *c, bool pin)
+{
+	short_lock_exclusive(&c->lock);
+	atomic_store(&c->pin, pin);
+	set_line(c);
+	short_unlock_exclusive(&c->lock);
+	for (unsigned i = 1; i < NVME_BELLS; i += 2)
+		wait_signal_raise(&c->bells[i].posted);
+}
+
 /* Under the lock. */
 static void mask(struct nvme *c, uint32_t mask)
 {
 	c->regs.intms = mask;
 	atomic_store(&c->any_masked, mask != 0);
+	set_line(c);
 }
 
 /* What was held back and may come now. Under the lock. */
@@ -195,6 +234,18 @@ static bool write_register(struct nvme *c, uint64_t offset, uint32_t value, uint
 	}
 }
 
+/*
+ * A completion queue was rung for. The pin goes down at once, since what the guest waits for is that: its queue's fiber, which alone knows
+ * what is left, puts it up again.
+ */
+static void acknowledge(struct nvme *c, unsigned index)
+{
+	if (!(index & 1) || !atomic_load_explicit(&c->pin, memory_order_relaxed))
+		return;
+	nvme_assert_pin(c, index, false);
+	wait_signal_raise(&c->bells[index].posted);
+}
+
 static void ring(struct nvme *c, uint64_t offset, uint32_t value)
 {
 	uint64_t index = (offset - NVME_REG_DOORBELLS) / 4;
@@ -206,6 +257,7 @@ static void ring(struct nvme *c, uint64_t offset, uint32_t value)
 	}
 	atomic_store_explicit(&c->doorbells[index], htole32(value), memory_order_release);
 	wait_signal_raise(&c->bells[index].rung);
+	acknowledge(c, (unsigned)index);
 }
 
 static void write32(struct nvme *c, uint64_t offset, uint32_t value)
@@ -246,8 +298,10 @@ bool nvme_poll(struct nvme *c)
 		/* looked at first: most have not changed, and an exchange each would cost a microsecond a call */
 		if (atomic_load_explicit(&c->bells[i].polled, memory_order_relaxed) == value)
 			continue;
-		if (atomic_exchange_explicit(&c->bells[i].polled, value, memory_order_relaxed) != value)
+		if (atomic_exchange_explicit(&c->bells[i].polled, value, memory_order_relaxed) != value) {
 			wait_signal_raise(&c->bells[i].rung);
+			acknowledge(c, i);
+		}
 		any = true;
 	}
 	return any;

@@ -110,6 +110,22 @@ static void test_commands(void)
 	pci_end(&p);
 }
 
+static void test_the_status_register_shows_the_line(void)
+{
+	REQUIRE(pci_begin(&p, &ide_like) == 0);
+	pci_set_line(&p, true);
+	CHECK_EQ(get(PCI_COMMAND, 4), 0x80000);
+	CHECK_EQ(get(PCI_STATUS, 1), 8);
+	CHECK_EQ(get(PCI_STATUS + 1, 1), 0);
+	CHECK_EQ(get(PCI_COMMAND, 2), 0);
+	pci_set_line(&p, false);
+	CHECK_EQ(get(PCI_STATUS, 2), 0);
+	pci_set_line(&p, true);
+	pci_reset(&p);
+	CHECK_EQ(get(PCI_STATUS, 2), 0);
+	pci_end(&p);
+}
+
 static void test_msix_capability(void)
 {
 	unsigned at;
@@ -307,6 +323,28 @@ static void test_the_line_is_told_once_until_it_is_unmasked(void)
 	close(fd);
 }
 
+static void test_intx_that_is_off_is_not_told(void)
+{
+	struct interrupts *i = make_interrupts();
+	int fd = make_eventfd();
+
+	interrupts_set_intx(i, dup(fd));
+	interrupts_allow_intx(i, false);
+	interrupts_set_line(i, true);
+	interrupts_mask_intx(i, false);
+	CHECK_EQ(count(fd), 0);
+	interrupts_allow_intx(i, true);
+	CHECK_EQ(count(fd), 1);
+	interrupts_allow_intx(i, true);
+	CHECK_EQ(count(fd), 0);
+	interrupts_allow_intx(i, false);
+	interrupts_reset(i);
+	interrupts_set_line(i, true);
+	CHECK_EQ(count(fd), 1);
+	interrupts_destroy(i);
+	close(fd);
+}
+
 static void test_only_eventfds_can_be_used(void)
 {
 	int ends[2], fd = eventfd(0, 0), file = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -370,6 +408,7 @@ int main(void)
 	TAP_RUN(test_ids_and_class);
 	TAP_RUN(test_bars_tell_their_size);
 	TAP_RUN(test_commands);
+	TAP_RUN(test_the_status_register_shows_the_line);
 	TAP_RUN(test_msix_capability);
 	TAP_RUN(test_msix_table);
 	TAP_RUN(test_function_level_reset);
@@ -379,6 +418,7 @@ int main(void)
 	TAP_RUN(test_a_vector_is_told_of);
 	TAP_RUN(test_what_is_pending_is_told_later);
 	TAP_RUN(test_the_line_is_told_once_until_it_is_unmasked);
+	TAP_RUN(test_intx_that_is_off_is_not_told);
 	TAP_RUN(test_only_eventfds_can_be_used);
 	TAP_RUN(test_raising_while_descriptors_change);
 	return TAP_DONE();

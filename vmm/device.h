@@ -20,6 +20,9 @@ struct vmm_device_ops {
 	/* As after power-on; when it returns, guest memory is not used any more. May wait. */
 	void (*reset)(struct vmm_device *d);
 
+	/* The client listens to INTx now, or does not any more. Does not wait. NULL: the device does not care. */
+	void (*use_pin)(struct vmm_device *d, bool pin);
+
 	/* After a reset: the client has gone, and with it what it was lent of `shared`. NULL: nothing to do. */
 	void (*left)(struct vmm_device *d);
 };

@@ -32,7 +32,7 @@ struct vector {
 struct interrupts {
 	struct grace raisers;
 	unsigned count;
-	_Atomic bool high; /* INTx; its `pending` is not used */
+	_Atomic bool high, off; /* INTx, whose `pending` is not used: the line; it is not to be told of */
 	struct vector intx;
 	struct vector vectors[];
 };
@@ -87,7 +87,7 @@ static void tell_line(struct interrupts *i)
 {
 	int fd = atomic_load(&i->intx.fd);
 
-	if (fd >= 0 && atomic_load(&i->high) && !atomic_exchange(&i->intx.masked, true))
+	if (fd >= 0 && atomic_load(&i->high) && !atomic_load(&i->off) && !atomic_exchange(&i->intx.masked, true))
 		signal_fd(fd);
 }
 
@@ -186,6 +186,13 @@ void interrupts_mask_intx(struct interrupts *i, bool masked)
 		tell_line(i);
 }
 
+void interrupts_allow_intx(struct interrupts *i, bool allowed)
+{
+	atomic_store(&i->off, !allowed);
+	if (allowed)
+		tell_line(i);
+}
+
 void interrupts_reset(struct interrupts *i)
 {
 	for (unsigned n = 0; n < i->count; n++) {
@@ -193,6 +200,7 @@ void interrupts_reset(struct interrupts *i)
 		atomic_store(&i->vectors[n].pending, false);
 	}
 	atomic_store(&i->high, false);
+	atomic_store(&i->off, false);
 	atomic_store(&i->intx.masked, false);
 }
 

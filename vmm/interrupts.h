@@ -50,7 +50,10 @@ void interrupts_mask(struct interrupts *i, unsigned vector, bool masked);
 /* Masks INTx, or unmasks it: then the line is told of again if it is high. */
 void interrupts_mask_intx(struct interrupts *i, bool masked);
 
-/* Nothing is pending, the line is low, nothing is masked. Descriptors stay. */
+/* INTx may be told of at all: Interrupt Disable of the command register is off, as at first. */
+void interrupts_allow_intx(struct interrupts *i, bool allowed);
+
+/* Nothing is pending, the line is low, nothing is masked, INTx is allowed. Descriptors stay. */
 void interrupts_reset(struct interrupts *i);
 
 #endif

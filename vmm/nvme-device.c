@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * NVMe on PCI (NVMe over PCIe Transport 1.0): registers and doorbells in BAR 0, MSI-X in BAR 4.
+ * NVMe on PCI (NVMe over PCIe Transport 1.0): registers and doorbells in BAR 0, MSI-X in BAR 4, and INTx for clients that want no messages.
  *
  * Doorbells come in one of two ways. As messages: each write is a call. Drivers that use shadow doorbells (Linux does) send few of
  * them while the controller is busy, and an idle controller costs nothing. Or on a page that the client maps: nobody hears of a
@@ -94,6 +94,14 @@ static void raise_vector(struct nvme_host *h, unsigned vector)
 	interrupts_raise(of_host(h)->device.interrupts, vector);
 }
 
+static void set_line(struct nvme_host *h, bool high)
+{
+	struct nvme_device *d = of_host(h);
+
+	pci_set_line(&d->pci, high);
+	interrupts_set_line(d->device.interrupts, high);
+}
+
 static const struct nvme_host_ops host_ops = {
 	.map = map,
 	.hold = hold,
@@ -101,6 +109,7 @@ static const struct nvme_host_ops host_ops = {
 	.read = read_memory,
 	.write = write_memory,
 	.raise = raise_vector,
+	.set_line = set_line,
 };
 
 /* ------------------------------------------------------------------ the device */
@@ -137,6 +146,11 @@ static void write_bar(struct vmm_device *device, unsigned bar, uint64_t offset, 
 		if (vector < d->pci.options.vectors)
 			interrupts_mask(device->interrupts, vector, pci_vector_is_masked(&d->pci, vector));
 	}
+}
+
+static void use_pin(struct vmm_device *device, bool pin)
+{
+	nvme_use_pin(((struct nvme_device *)device)->controller, pin);
 }
 
 static void reset(struct vmm_device *device)
@@ -243,7 +257,8 @@ static void poll_main(void *argument)
 
 /* ------------------------------------------------------------------ life */
 
-static const struct vmm_device_ops device_ops = {.read = read_bar, .write = write_bar, .reset = reset, .left = left};
+static const struct vmm_device_ops device_ops = {.read = read_bar, .write = write_bar, .reset = reset, .use_pin = use_pin,
+						  .left = left};
 
 /* Class 01 08 02: an I/O controller of NVM Express. */
 static int describe(struct nvme_device *d, const struct nvme_options *o)
@@ -255,6 +270,7 @@ static int describe(struct nvme_device *d, const struct nvme_options *o)
 		.device = 0xb111,
 		.subsystem_vendor = vendor,
 		.class_code = 0x010802,
+		.pin = 1,
 		.bars = {[0] = {PCI_BAR_MEMORY64, NVME_BAR_BYTES},
 			 [MSIX_BAR] = {PCI_BAR_MEMORY, pci_msix_bytes(vectors)}},
 		.vectors = vectors,

@@ -39,6 +39,7 @@ enum {
 	PCIE_LINK_CONTROL2 = 0x30,
 };
 
+#define STATUS_INTERRUPT 0x08u
 #define POWER_STATE 0x03u
 #define POWER_D3HOT 0x03u
 #define POWER_NO_SOFT_RESET 0x08u
@@ -226,12 +227,15 @@ void pci_reset(struct pci *p)
 	memcpy(p->space, p->fresh, sizeof(p->fresh));
 	for (unsigned i = 0; i < p->options.vectors; i++)
 		p->table[i] = (struct pci_vector){.words[3] = VECTOR_MASKED};
+	pci_set_line(p, false);
 	tell(p);
 }
 
 void pci_read(const struct pci *p, unsigned offset, void *to, size_t length)
 {
 	memcpy(to, p->space + offset, length);
+	if (offset <= PCI_STATUS && PCI_STATUS - offset < length && atomic_load(&p->line))
+		((uint8_t *)to)[PCI_STATUS - offset] |= STATUS_INTERRUPT;
 }
 
 static void write_byte(struct pci *p, unsigned at, uint8_t value)
@@ -269,6 +273,11 @@ bool pci_is_master(struct pci *p)
 bool pci_intx_is_off(struct pci *p)
 {
 	return atomic_load_explicit(&p->intx_off, memory_order_relaxed);
+}
+
+void pci_set_line(struct pci *p, bool high)
+{
+	atomic_store(&p->line, high);
 }
 
 bool pci_is_asleep(struct pci *p)

@@ -86,7 +86,7 @@ struct pci {
 	uint8_t clears[PCI_CONFIG_BYTES];   /* bits that a 1 clears */
 	uint8_t fresh[PCI_CONFIG_BYTES];    /* what a reset gives back */
 	unsigned power, msix, pcie;         /* where the capabilities are; 0: there is none */
-	_Atomic bool master, intx_off, asleep;
+	_Atomic bool master, intx_off, asleep, line;
 	struct pci_vector *table;           /* [options.vectors] */
 };
 
@@ -106,6 +106,9 @@ bool pci_is_master(struct pci *p);
 
 /* INTx is switched off. From any thread. */
 bool pci_intx_is_off(struct pci *p);
+
+/* The level of INTx, which the status register shows. From any thread. */
+void pci_set_line(struct pci *p, bool high);
 
 /* It is in D3hot: accesses to BARs find nothing. From any thread. */
 bool pci_is_asleep(struct pci *p);

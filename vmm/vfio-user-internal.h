@@ -60,6 +60,9 @@ int vfio_user_handle(struct vfio_user *v, struct vfio_user_client *client, struc
 /* The device, its configuration space and its interrupts, as after power-on. Waits. */
 void vfio_user_reset_device(struct vfio_user *v);
 
+/* Gives INTx another descriptor, -1 for none, as interrupts_set_intx() does, and tells the device. */
+void vfio_user_set_intx(struct vfio_user *v, int fd);
+
 /* Runs entry(v) on a fiber that vfio_user_stop() waits for. 0 or -ENOMEM. */
 int vfio_user_spawn(struct vfio_user *v, void (*entry)(void *argument), void *argument);
 

@@ -332,6 +332,13 @@ static void act_on(struct vfio_user *v, uint32_t index, uint32_t vector, uint32_
 	}
 }
 
+void vfio_user_set_intx(struct vfio_user *v, int fd)
+{
+	interrupts_set_intx(v->device->interrupts, fd);
+	if (v->device->ops->use_pin)
+		v->device->ops->use_pin(v->device, fd >= 0);
+}
+
 static int set_eventfds(struct vfio_user *v, const struct vfio_user_irq_set *set, struct vfio_user_message *m)
 {
 	struct interrupts *i = v->device->interrupts;
@@ -349,7 +356,7 @@ static int set_eventfds(struct vfio_user *v, const struct vfio_user_irq_set *set
 		if (set->index == VFIO_USER_IRQ_MSIX)
 			interrupts_set_vector(i, set->start + n, fd);
 		else
-			interrupts_set_intx(i, fd);
+			vfio_user_set_intx(v, fd);
 	}
 	return 0;
 }
@@ -359,7 +366,7 @@ static void disable_irqs(struct vfio_user *v, uint32_t index)
 	if (index == VFIO_USER_IRQ_MSIX)
 		interrupts_clear_vectors(v->device->interrupts);
 	else if (index == VFIO_USER_IRQ_INTX)
-		interrupts_set_intx(v->device->interrupts, -1);
+		vfio_user_set_intx(v, -1);
 }
 
 /* One bit each of what the data are and of what is to be done. */
@@ -478,6 +485,16 @@ void vfio_user_reset_device(struct vfio_user *v)
 	interrupts_reset(v->device->interrupts);
 }
 
+static void write_config(struct vfio_user *v, unsigned offset, const void *data, size_t length)
+{
+	unsigned wishes = pci_write(v->device->pci, offset, data, length);
+
+	if (wishes & PCI_WISH_COMMAND)
+		interrupts_allow_intx(v->device->interrupts, !pci_intx_is_off(v->device->pci));
+	if (wishes & PCI_WISH_RESET)
+		vfio_user_reset_device(v);
+}
+
 static int write_region(struct vfio_user *v, struct vfio_user_client *client, struct vfio_user_message *m,
 			struct vfio_user_reply *r)
 {
@@ -487,10 +504,10 @@ static int write_region(struct vfio_user *v, struct vfio_user_client *client, st
 	(void)client;
 	if (take(m, &a, sizeof(a), true) || check_access(v, &a) || m->size != sizeof(a) + a.count)
 		return -EINVAL;
-	if (a.region != VFIO_USER_REGION_CONFIG)
+	if (a.region == VFIO_USER_REGION_CONFIG)
+		write_config(v, (unsigned)a.offset, data, a.count);
+	else
 		write_bar(v->device, a.region, a.offset, data, a.count);
-	else if (pci_write(v->device->pci, (unsigned)a.offset, data, a.count) & PCI_WISH_RESET)
-		vfio_user_reset_device(v);
 	return m->header.flags & VFIO_USER_NO_REPLY ? 0 : answer(r, &a, sizeof(a));
 }
 

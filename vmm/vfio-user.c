@@ -512,7 +512,7 @@ static void leave(struct vfio_user *v, struct connection *c)
 	guest_memory_clear(v->memory);
 	vfio_user_reset_device(v);
 	interrupts_clear_vectors(v->device->interrupts);
-	interrupts_set_intx(v->device->interrupts, -1);
+	vfio_user_set_intx(v, -1);
 	wait_group_wait(&c->fibers);
 	guest_memory_settle(v->memory);
 	while ((m = dequeue(c)))
