@@ -65,18 +65,20 @@ static void test_versions_that_are_refused(void)
 
 static void test_device_info(void)
 {
-	struct vfio_user_device_info info = {.argsz = sizeof(info)};
+	enum { SIZE = VFIO_USER_DEVICE_INFO_BYTES };
+	struct vfio_user_device_info info = {.argsz = SIZE};
 	struct vfio_client c;
 	struct server s;
 
 	meet(&s, &c);
-	CHECK_EQ(client_call(&c, VFIO_USER_DEVICE_GET_INFO, &info, sizeof(info), NULL, 0, &info, sizeof(info)), 0);
+	CHECK_EQ(client_call(&c, VFIO_USER_DEVICE_GET_INFO, &info, SIZE, NULL, 0, &info, sizeof(info)), 0);
+	CHECK_EQ(c.reply_size, SIZE);
 	CHECK_EQ(info.flags, 3);
 	CHECK_EQ(info.regions, 9);
 	CHECK_EQ(info.irqs, 5);
 	info.argsz = 15;
-	CHECK_EQ(client_call(&c, VFIO_USER_DEVICE_GET_INFO, &info, sizeof(info), NULL, 0, NULL, 0), -EINVAL);
-	CHECK_EQ(client_call(&c, VFIO_USER_DEVICE_GET_INFO, &info, sizeof(info) - 1, NULL, 0, NULL, 0), -EINVAL);
+	CHECK_EQ(client_call(&c, VFIO_USER_DEVICE_GET_INFO, &info, SIZE, NULL, 0, NULL, 0), -EINVAL);
+	CHECK_EQ(client_call(&c, VFIO_USER_DEVICE_GET_INFO, &info, SIZE - 1, NULL, 0, NULL, 0), -EINVAL);
 	part(&s, &c);
 }
 
@@ -617,12 +619,12 @@ static void test_too_many_descriptors(void)
 {
 	struct vfio_client c;
 	struct server s;
-	int fds[12];
+	int fds[VFIO_USER_MAX_FDS + 1];
 
 	meet(&s, &c);
-	for (unsigned i = 0; i < 12; i++)
+	for (unsigned i = 0; i <= VFIO_USER_MAX_FDS; i++)
 		fds[i] = c.fd;
-	client_send(&c, VFIO_USER_DEVICE_RESET, 0, NULL, 0, fds, 12);
+	client_send(&c, VFIO_USER_DEVICE_RESET, 0, NULL, 0, fds, VFIO_USER_MAX_FDS + 1);
 	CHECK(is_closed(&c));
 	part(&s, &c);
 }

@@ -66,7 +66,7 @@ uint16_t client_send(struct vfio_client *c, unsigned command, unsigned flags, co
 				     .flags = flags};
 	union {
 		struct cmsghdr align;
-		char space[CMSG_SPACE(32 * sizeof(int))];
+		char space[CMSG_SPACE(253 * sizeof(int))];
 	} control = {0};
 	struct iovec iov = {&h, sizeof(h)};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};

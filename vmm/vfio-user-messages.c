@@ -9,7 +9,11 @@
  *   QEMU asks for the minor version 0 and refuses a higher one in the answer; it checks that the text ends with NUL
  *   QEMU asks for region information with no room for capabilities first, and wants their offset even then
  *   QEMU, when a guest sets up an emulated IOMMU, unmaps all of the address space where nothing is mapped, and complains of errors
- *   QEMU maps ROM without a descriptor; SPDK's client must find the doorbells mappable
+ *   QEMU maps ROM without a descriptor
+ *   SPDK's client must find the doorbells mappable; what it asks of a region is as long as the answer may be; it unmaps memory with the
+ *   descriptor that it mapped it by
+ *   Cloud Hypervisor's client reads an answer about the device that is as long as its question, of 16 or 20 bytes by its age, and gives
+ *   all vectors their descriptors by one message
  *   QEMU switches MSI-X on with a vector 0 that has no descriptor, and takes all back before it gives new ones
  *   QEMU, of INTx, says UNMASK from inside the guest's handler: told again at once, the interrupt would come after the last
  *   access that could take it back. So it is told again a little later
@@ -106,7 +110,7 @@ static int greet(struct vfio_user *v, struct vfio_user_client *client, struct vf
 	if (status)
 		return status;
 	length = snprintf(out.text, sizeof(out.text), "{\"capabilities\":{\"max_msg_fds\":%u,\"max_data_xfer_size\":%u}}",
-			  VFIO_USER_MAX_FDS, VFIO_USER_MAX_TRANSFER);
+			  VFIO_USER_TOLD_FDS, VFIO_USER_MAX_TRANSFER);
 	status = answer(r, &out, sizeof(out.version) + (size_t)length + 1);
 	client->greeted = !status;
 	return status;
@@ -181,7 +185,7 @@ static int unmap_memory(struct vfio_user *v, struct vfio_user_client *client, st
 	int status = take(m, &unmap, sizeof(unmap), false);
 
 	(void)client;
-	if (status || unmap.argsz < sizeof(unmap) || m->nr_fds)
+	if (status || unmap.argsz < sizeof(unmap))
 		return -EINVAL;
 	if (unmap.flags == VFIO_USER_UNMAP_ALL) {
 		if (unmap.address || unmap.size)
@@ -208,17 +212,18 @@ static int device_info(struct vfio_user *v, struct vfio_user_client *client, str
 		       struct vfio_user_reply *r)
 {
 	struct vfio_user_device_info info;
+	size_t size = m->size == sizeof(info) ? sizeof(info) : VFIO_USER_DEVICE_INFO_BYTES;
 
 	(void)v, (void)client;
-	if (take(m, &info, sizeof(info), false) || info.argsz < sizeof(info))
+	if (take(m, &info, size, false) || info.argsz < size)
 		return -EINVAL;
 	info = (struct vfio_user_device_info){
-		.argsz = sizeof(info),
+		.argsz = (uint32_t)size,
 		.flags = VFIO_USER_DEVICE_RESETS | VFIO_USER_DEVICE_PCI,
 		.regions = VFIO_USER_REGIONS,
 		.irqs = VFIO_USER_IRQS,
 	};
-	return answer(r, &info, sizeof(info));
+	return answer(r, &info, size);
 }
 
 /* Bytes of a region; 0: there is none. */
@@ -244,7 +249,7 @@ static int region_info(struct vfio_user *v, struct vfio_user_client *client, str
 	int status;
 
 	(void)client;
-	if (take(m, &asked, sizeof(asked), false) || asked.argsz < sizeof(asked) || asked.index >= VFIO_USER_REGIONS)
+	if (take(m, &asked, sizeof(asked), true) || asked.argsz < sizeof(asked) || asked.index >= VFIO_USER_REGIONS)
 		return -EINVAL;
 	maps = shared->fd >= 0 && asked.index == shared->bar;
 	room = maps && asked.argsz >= sizeof(out);

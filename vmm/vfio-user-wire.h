@@ -61,7 +61,10 @@ enum { VFIO_USER_DEVICE_RESETS = 1, VFIO_USER_DEVICE_PCI = 2 };
 
 struct vfio_user_device_info {
 	uint32_t argsz, flags, regions, irqs;
+	uint32_t cap_offset; /* only towards clients that have it in what they ask */
 };
+
+#define VFIO_USER_DEVICE_INFO_BYTES 16u /* without it */
 
 /* Indexes of regions and interrupts of a PCI device. */
 enum {
@@ -120,7 +123,7 @@ _Static_assert(sizeof(struct vfio_user_header) == 16, "as on the wire");
 _Static_assert(sizeof(struct vfio_user_version) == 4, "as on the wire");
 _Static_assert(sizeof(struct vfio_user_dma_map) == 32, "as on the wire");
 _Static_assert(sizeof(struct vfio_user_dma_unmap) == 24, "as on the wire");
-_Static_assert(sizeof(struct vfio_user_device_info) == 16, "as on the wire");
+_Static_assert(sizeof(struct vfio_user_device_info) == 20, "as on the wire");
 _Static_assert(sizeof(struct vfio_user_region_info) == 32, "as on the wire");
 _Static_assert(sizeof(struct vfio_user_sparse) == 32, "as on the wire");
 _Static_assert(sizeof(struct vfio_user_irq_info) == 16, "as on the wire");
@@ -128,8 +131,14 @@ _Static_assert(sizeof(struct vfio_user_irq_set) == 20, "as on the wire");
 _Static_assert(sizeof(struct vfio_user_region_access) == 16, "as on the wire");
 _Static_assert(sizeof(struct vfio_user_dma_access) == 16, "as on the wire");
 
-/* Descriptors that one message may bring, and bytes that one access may move: what we tell clients. */
-#define VFIO_USER_MAX_FDS 8u
+/*
+ * Descriptors that one message may bring: what we tell clients, of which QEMU takes 16 at most, and what we take, since Cloud Hypervisor
+ * brings those of all vectors at once, whatever it was told.
+ */
+#define VFIO_USER_TOLD_FDS 8u
+#define VFIO_USER_MAX_FDS 128u
+
+/* Bytes that one access may move: what we tell clients. */
 #define VFIO_USER_MAX_TRANSFER (UINT32_C(1) << 20)
 
 #endif
