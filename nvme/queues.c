@@ -184,6 +184,7 @@ static void cq_post(struct nvme_cq *cq, struct nvme_cqe *cqe)
 		cq->tail = 0;
 		cq->phase = !cq->phase;
 	}
+	checkers_releases(cq->c);
 	if (unlikely(nvme_guest_post(cq->c, address, cqe)))
 		cq_fail(cq);
 	else if (cq->interrupts)
@@ -523,6 +524,7 @@ static bool sq_fetch(struct nvme_sq *sq)
 
 	if (!sq_look(sq, &tail))
 		return false;
+	checkers_acquires(sq->c); /* a guest uses a buffer again when the command before has ended, on whatever queue; no checker sees that */
 	while (sq->head != tail && !sq->starved) {
 		if (fetch_run(sq, tail > sq->head ? tail - sq->head : sq->size - sq->head, &list)) {
 			sq_fail(sq);
