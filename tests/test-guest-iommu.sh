@@ -11,7 +11,7 @@ need_helper guest-vfio linux-libc-dev
 # shellcheck disable=SC2034 # for boot()
 guest_append='intel_iommu=on iommu.strict=1'
 # As QEMU's documentation of VFIO has it: without the caching mode it does not hear of what the guest maps.
-iommu=(-device intel-iommu,intremap=on,caching-mode=on)
+iommu=(-device 'intel-iommu,intremap=on,caching-mode=on')
 
 # shellcheck disable=SC2016 # the guest's shell expands it
 kernel_script=$guest_ext4$guest_verify'
