@@ -16,6 +16,8 @@
  *   flush            close(2) is no promise that anything is durable; the kernel is told not to ask (ENOSYS).
  *   xattrs           Before each write the kernel would look for capabilities in an xattr that has to go. That
  *                    we see to that ourselves (FUSE_HANDLE_KILLPRIV_V2, session.c) spares half of all round trips.
+ *   passthrough      The kernel could read and write a file: disk by itself (FUSE_PASSTHROUGH). But it knows no offset and no end, so
+ *                    that a write past the end would make the file longer, and statistics would miss it: not used.
  *   access           default_permissions: the kernel judges by mode and owner.
  */
 #include "fuse/operations.h"
@@ -36,6 +38,7 @@
 #include "fuse/copy.h"
 #include "fuse/log.h"
 #include "fuse/reports.h"
+#include "fuse/rings.h"
 #include "fuse/status.h"
 
 /* Seconds that the kernel may keep names and attributes: what changes them goes through here or is announced. */
@@ -89,8 +92,10 @@ static __thread void *buffer;
 /* The thread's own buffer, aligned for direct I/O below; NULL when memory ran out. */
 static void *get_buffer(void)
 {
-	void *memory;
+	void *memory = rings_buffer();
 
+	if (memory)
+		return memory;
 	if (!buffer && !posix_memalign(&memory, 65536, REQUEST_MAX_BYTES))
 		buffer = memory;
 	return buffer;

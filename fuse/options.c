@@ -96,6 +96,7 @@ static const struct row rows[] = {
 	{.name = "direct_io", FLAG(direct_io)},
 	{.name = "gid", .set = set_gid},
 	{.name = "mode", .set = set_mode},
+	{.name = "no_io_uring", FLAG(no_io_uring)},
 	{.name = "parallel_direct_writes", FLAG(parallel)},
 	{.name = "ro", FLAG(read_only)},
 	{.name = "threads", .set = set_threads},
@@ -110,6 +111,7 @@ const char mount_options_help[] =
 	"  direct_io            keep nothing in the kernel's page cache\n"
 	"  parallel_direct_writes\n"
 	"                       with direct_io: writers of one file need not wait for each other\n"
+	"  no_io_uring          take requests from /dev/fuse, even where the kernel offers rings\n"
 	"  writeback            gather writes in the page cache\n"
 	"  ro                   open all disks read-only\n"
 	"  uid=USER, gid=GROUP  who owns the files (default: who mounts)\n"

@@ -19,6 +19,7 @@ struct mount_options {
 	bool read_only;     /* disks are opened read-only, and the kernel mounts read-only */
 	bool direct_io;     /* the kernel caches nothing of the files */
 	bool parallel;      /* with direct_io: the kernel lets writers of one file in side by side */
+	bool no_io_uring;   /* requests come by the device, also where the kernel offers rings */
 	bool writeback;     /* writes are gathered in the page cache and arrive later */
 	uid_t uid;          /* who owns the files */
 	gid_t gid;

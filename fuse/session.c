@@ -14,7 +14,9 @@
  *     writing takes away set-user-ID bits by itself (there are none); without it the kernel asks for an extended attribute before
  *     each write. FUSE_DIRECT_IO_ALLOW_MMAP (Linux 6.6) lets files that bypass the page cache be mapped (linux/fuse.h)
  *
- * A thread that waits for a request waits inside read(2). It comes back when the kernel ends the connection, or when
+ *   - rings in the place of the device, where the kernel offers them (rings.c). The device still has what wants no answer
+ *
+ * A thread that waits for a request waits inside read(2) or io_uring_enter(2). It comes back when the kernel ends the connection, or when
  * session_end() sends it a signal, again and again until it has seen it.
  */
 #include "fuse/session.h"
@@ -36,6 +38,7 @@
 
 #include "fuse/log.h"
 #include "fuse/mountpoint.h"
+#include "fuse/rings.h"
 
 /* linux/fuse.h since protocol 7.39: files opened with FOPEN_DIRECT_IO may be mapped shared. */
 #define DIRECT_IO_ALLOW_MMAP (UINT64_C(1) << 36)
@@ -49,6 +52,8 @@ struct worker {
 	struct session *session;
 	pthread_t thread;
 	int device; /* -1: the session's */
+	struct ring_queue *queue; /* NULL: it reads the device */
+	bool first; /* of its queue */
 };
 
 struct session {
@@ -61,11 +66,13 @@ struct session {
 	pthread_mutex_t lock; /* protects what follows; nothing waits under it */
 	struct worker *workers;
 	unsigned nr_workers;
+	struct rings *rings; /* NULL: none were made */
 
 	/* Of FUSE_INIT; one thread is there then. */
 	uint64_t init_unique;
 	uint64_t init_offered; /* flags in the order of the protocol: `flags`, then `flags2` */
 	_Atomic bool init_done;
+	bool uses_rings; /* else requests come by the device */
 };
 
 /* The device of this thread; -1 where it has none of its own. */
@@ -108,6 +115,9 @@ static void improve_init(const struct session *s, struct fuse_init_out *out)
 {
 	uint64_t flags = s->init_offered & (FUSE_HANDLE_KILLPRIV_V2 | DIRECT_IO_ALLOW_MMAP);
 
+	if (s->uses_rings)
+		flags |= RINGS_INIT_FLAG;
+
 	if (flags >> 32)
 		flags |= FUSE_INIT_EXT;
 	out->flags |= (uint32_t)flags;
@@ -126,16 +136,57 @@ static bool is_init_answer(const struct session *s, const struct iovec *iov, int
 	return true;
 }
 
+static void add_ring_worker(struct ring_queue *q, void *argument);
+static int add_worker_locked(struct session *s, struct ring_queue *q, bool first);
+
+/* The first thread of each queue has to be there: the kernel waits for all of them. Takes `rings` over. 0 or an errno. */
+static int start_ring_threads(struct session *s, struct rings *rings)
+{
+	int error;
+
+	pthread_mutex_lock(&s->lock);
+	s->rings = rings;
+	error = atomic_load(&s->stopping) ? ECANCELED : 0;
+	for (unsigned i = 0; i < rings_count(rings) && !error; i++)
+		error = add_worker_locked(s, rings_queue(rings, i), true);
+	pthread_mutex_unlock(&s->lock);
+	if (error)
+		rings_stop(rings); /* those that were started leave */
+	return error;
+}
+
+/* Where the kernel offers that. Without them requests come by the device, as ever. */
+static void start_rings(struct session *s)
+{
+	CLEANUP_ERROR struct error err = {0};
+	struct rings *rings;
+
+	if (!(s->init_offered & RINGS_INIT_FLAG) || s->mounted->options->no_io_uring)
+		return;
+	if (!rings_create(s->fuse, fuse_session_fd(s->fuse), add_ring_worker, s, &rings, &err)) {
+		int error = start_ring_threads(s, rings);
+		s->uses_rings = !error;
+		if (error)
+			error_set_errno(&err, -error, "FUSE over io_uring: threads");
+	}
+	if (!s->uses_rings)
+		log_message("%s; requests come by the device instead", error_text(&err));
+}
+
 static ssize_t write_init(struct session *s, int device, struct iovec *iov, int count)
 {
 	struct fuse_init_out out;
 
 	if (!is_init_answer(s, iov, count, &out))
 		return writev(device, iov, count);
-	atomic_store(&s->init_done, true);
+	start_rings(s);
 	improve_init(s, &out);
 	struct iovec improved[2] = {iov[0], {.iov_base = &out, .iov_len = iov[1].iov_len}};
-	return writev(device, improved, 2);
+	ssize_t n = writev(device, improved, 2);
+	atomic_store(&s->init_done, true);
+	if (s->uses_rings)
+		rings_go(s->rings, n > 0);
+	return n;
 }
 
 static ssize_t device_writev(int device, struct iovec *iov, int count, void *userdata)
@@ -144,6 +195,8 @@ static ssize_t device_writev(int device, struct iovec *iov, int count, void *use
 	int to = own_device >= 0 ? own_device : device;
 
 	(void)userdata;
+	if (rings_answer(iov, count))
+		return (ssize_t)((const struct fuse_out_header *)iov[0].iov_base)->len;
 	if (s && !atomic_load_explicit(&s->init_done, memory_order_relaxed))
 		return write_init(s, to, iov, count);
 	return writev(to, iov, count);
@@ -196,14 +249,20 @@ static void *run_worker(void *argument)
 	struct worker *w = argument;
 	struct session *s = w->session;
 	struct fuse_buf buffer = {0};
+	bool over = true;
 
 	own_device = w->device;
 	own_session = s;
-	while (!atomic_load_explicit(&s->stopping, memory_order_relaxed) && serve_one(s, &buffer))
-		;
+	if (w->queue) {
+		pthread_setname_np(pthread_self(), "platter-ring");
+		over = !rings_serve(w->queue, w->first);
+	} else {
+		while (!atomic_load_explicit(&s->stopping, memory_order_relaxed) && serve_one(s, &buffer))
+			;
+	}
 	free(buffer.mem);
 	operations_end_thread();
-	if (!atomic_load(&s->stopping))
+	if (over && !atomic_load(&s->stopping))
 		tell_ended(s);
 	return NULL;
 }
@@ -214,7 +273,7 @@ static int start_thread(struct worker *w)
 }
 
 /* Under the lock. 0 or an errno. */
-static int add_worker_locked(struct session *s)
+static int add_worker_locked(struct session *s, struct ring_queue *q, bool first)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 	int error;
@@ -222,11 +281,15 @@ static int add_worker_locked(struct session *s)
 	if (!w)
 		return ENOMEM;
 	w->session = s;
-	w->device = clone_device(s);
-	atomic_fetch_add(&s->idle, 1);
+	w->queue = q;
+	w->first = first;
+	w->device = q ? -1 : clone_device(s);
+	if (!q)
+		atomic_fetch_add(&s->idle, 1);
 	error = start_thread(w);
 	if (error) {
-		atomic_fetch_sub(&s->idle, 1);
+		if (!q)
+			atomic_fetch_sub(&s->idle, 1);
 		if (w->device >= 0)
 			close(w->device);
 		free(w);
@@ -239,12 +302,22 @@ static int add_worker_locked(struct session *s)
 }
 
 /* Without one more thread the mount is slower, not broken. */
-static void add_worker(struct session *s)
+static void add_worker_for(struct session *s, struct ring_queue *q)
 {
 	pthread_mutex_lock(&s->lock);
 	if (s->nr_workers < s->mounted->options->threads && !atomic_load(&s->stopping))
-		add_worker_locked(s);
+		add_worker_locked(s, q, false);
 	pthread_mutex_unlock(&s->lock);
+}
+
+static void add_worker(struct session *s)
+{
+	add_worker_for(s, NULL);
+}
+
+static void add_ring_worker(struct ring_queue *q, void *argument)
+{
+	add_worker_for(argument, q);
 }
 
 /* ------------------------------------------------------------------ mounting */
@@ -338,7 +411,7 @@ int session_start(struct session *s, struct error *err)
 	int error;
 
 	pthread_mutex_lock(&s->lock);
-	error = add_worker_locked(s);
+	error = add_worker_locked(s, NULL, false);
 	pthread_mutex_unlock(&s->lock);
 	return error ? error_set_errno(err, -error, "cannot start a thread") : 0;
 }
@@ -361,15 +434,19 @@ void session_entry_changed(struct session *s, uint64_t inode, const char *name)
 
 /* ------------------------------------------------------------------ ending */
 
-/* Every thread that is there; none comes any more once `stopping` is set and the lock was held. */
+/* Every thread that is there; none comes any more once `stopping` is set and the lock was held. Those at rings are called out of there. */
 static struct worker *take_workers(struct session *s)
 {
 	struct worker *list;
+	struct rings *rings;
 
 	pthread_mutex_lock(&s->lock);
 	list = s->workers;
 	s->workers = NULL;
+	rings = s->rings;
 	pthread_mutex_unlock(&s->lock);
+	if (rings)
+		rings_stop(rings);
 	return list;
 }
 
@@ -425,6 +502,7 @@ void session_end(struct session *s)
 		next = w->next;
 		end_worker(w);
 	}
+	rings_destroy(s->rings); /* which have the device open */
 	if (s->fuse) {
 		if (fuse_session_fd(s->fuse) >= 0)
 			disconnect(s);
