@@ -5,7 +5,8 @@
  * For each processor there is a queue, with entries that belong to the kernel or to us. The kernel gets an entry by REGISTER,
  * fills it with a request of a task that runs on that processor, and completes the command; COMMIT_AND_FETCH gives the
  * answer and the entry back. So a request costs one system call, and the thread that answers runs where the task has run, which waits
- * for it: most of what a request costs through /dev/fuse is to wake a sleeping thread on another processor. FORGET and INTERRUPT
+ * for it. Through /dev/fuse a sleeping thread is woken, on another processor as a rule; when that one has other work, this is most of
+ * what a request takes. FORGET and INTERRUPT
  * still come by the device.
  *
  * An entry is two pieces of memory: headers, and a payload with everything behind the first argument. libfuse reads a
