@@ -45,15 +45,15 @@ void loop_restrict_ring(struct loop *l, unsigned without);
 /* ------------------------------------------------------------------ watching descriptors without a ring */
 
 /* Lives in the frame of the fiber that waits. */
-struct watch {
-	struct watch *next, *prev;
+struct poll_watch {
+	struct poll_watch *next, *prev;
 	struct fiber *fiber;
 	struct pollfd poll; /* revents: 0 until something is there */
 	bool active;
 };
 
 struct watches {
-	struct watch *first;
+	struct poll_watch *first;
 	unsigned count;
 	struct pollfd *fds; /* room for one more than count */
 	unsigned capacity;
@@ -62,8 +62,8 @@ struct watches {
 struct watches *loop_watches(struct fiber *f);
 
 /* 0 or -ENOMEM. */
-int watches_add(struct watches *ws, struct watch *w);
-void watches_remove(struct watches *ws, struct watch *w);
+int watches_add(struct watches *ws, struct poll_watch *w);
+void watches_remove(struct watches *ws, struct poll_watch *w);
 
 /*
  * poll(2) on all of them and, if not negative, `wake_fd`; wakes the fibers of those that are ready. True if

@@ -117,7 +117,7 @@ static int watches_grow(struct watches *ws)
 	return 0;
 }
 
-int watches_add(struct watches *ws, struct watch *w)
+int watches_add(struct watches *ws, struct poll_watch *w)
 {
 	if (watches_grow(ws) < 0)
 		return -ENOMEM;
@@ -131,7 +131,7 @@ int watches_add(struct watches *ws, struct watch *w)
 	return 0;
 }
 
-void watches_remove(struct watches *ws, struct watch *w)
+void watches_remove(struct watches *ws, struct poll_watch *w)
 {
 	if (!w->active)
 		return;
@@ -148,9 +148,9 @@ void watches_remove(struct watches *ws, struct watch *w)
 /* Hands out what poll(2) found in fds[0..), which is in the order of the list. */
 static void watches_deliver(struct watches *ws, const struct pollfd *fds)
 {
-	struct watch *next;
+	struct poll_watch *next;
 
-	for (struct watch *w = ws->first; w; w = next) {
+	for (struct poll_watch *w = ws->first; w; w = next) {
 		next = w->next;
 		w->poll.revents = fds++->revents;
 		if (!w->poll.revents)
@@ -167,7 +167,7 @@ bool watches_wait(struct watches *ws, int wake_fd, uint64_t timeout_ns)
 	bool wakes;
 
 	fds[0] = (struct pollfd){.fd = wake_fd, .events = POLLIN};
-	for (struct watch *w = ws->first; w; w = w->next)
+	for (struct poll_watch *w = ws->first; w; w = w->next)
 		fds[count++] = w->poll;
 	if (poll_for(fds, count, timeout_ns) <= 0)
 		return false;
@@ -184,7 +184,7 @@ void watches_free(struct watches *ws)
 }
 
 struct plain_poll {
-	struct watch watch;
+	struct poll_watch watch;
 	struct timer timer;
 };
 
