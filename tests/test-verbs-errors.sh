@@ -98,6 +98,11 @@ masked() { sed -E -e 's,platter-[A-Za-z0-9]{6}\b,platter-RANDOM,g' -e "s|$PWD|HE
 answers() {
   # shellcheck disable=SC2016 # that shell expands it
   PLATTER=$platter "${as_user[@]}" bash -c '
+    # What is open besides, such as pipes of make, would count for ulimit.
+    for fd in /proc/self/fd/*; do
+      fd=${fd##*/}
+      ((fd < 3)) || eval "exec $fd>&-"
+    done
     platter() { timeout 20 "$PLATTER" "$@"; }
     stopped() { # platter ARG... : with SIGTERM there from the beginning
       shift
