@@ -407,19 +407,36 @@ static void test_reservations_of_a_member_are_not_the_stripes(void)
 
 /* ------------------------------------------------------------------ at the same time */
 
-/* One that takes 40 ms: four of them take less than three would. */
-static void work_together(void *argument)
+static void read_all(struct disk *d)
 {
 	static char data[16 * K];
-	struct disk *d = argument;
-	uint64_t begin = wait_now();
 
 	CHECK_EQ(disk_read(d, &VEC_FLAT(data, 16 * K), 0, &io_plain), 0);
-	CHECK(wait_now() - begin >= 40000000);
-	CHECK(wait_now() - begin < 120000000);
-	begin = wait_now();
+}
+
+static void flush_all(struct disk *d)
+{
 	CHECK_EQ(disk_flush(d, &io_plain), 0);
-	CHECK(wait_now() - begin < 120000000);
+}
+
+/* One that takes 40 ms: four of them take less than three would, at least once in some tries on a busy machine. */
+static void check_together(void (*call)(struct disk *d), struct disk *d)
+{
+	uint64_t took = UINT64_MAX;
+
+	for (unsigned i = 0; i < 10 && took >= 120000000; i++) {
+		uint64_t begin = wait_now();
+		call(d);
+		took = wait_now() - begin;
+		CHECK(took >= 40000000);
+	}
+	CHECK(took < 120000000);
+}
+
+static void work_together(void *argument)
+{
+	check_together(read_all, argument);
+	check_together(flush_all, argument);
 }
 
 static void members_work_together(const struct loop_mode *mode)
