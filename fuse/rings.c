@@ -38,7 +38,6 @@
  */
 #include "fuse/rings.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <liburing.h>
 #include <linux/fuse.h>
@@ -187,6 +186,8 @@ static bool register_entries(struct ring_queue *q)
 
 /* ------------------------------------------------------------------ requests */
 
+static void answer_error(struct entry *e, int error);
+
 bool rings_answer(const struct iovec *iov, int count)
 {
 	const struct fuse_out_header *header = iov[0].iov_base;
@@ -195,7 +196,10 @@ bool rings_answer(const struct iovec *iov, int count)
 
 	if (!e || header->unique != e->unique || e->answered)
 		return false;
-	assert(header->len <= sizeof(*header) + REQUEST_MAX_BYTES);
+	if (header->len > sizeof(*header) + REQUEST_MAX_BYTES) { /* there is no room for it, nor can the kernel have asked for it */
+		answer_error(e, EIO);
+		return true;
+	}
 	memcpy(e->headers->in_out, header, sizeof(*header));
 	to = e->payload;
 	for (int i = 1; i < count; i++) {

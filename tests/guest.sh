@@ -79,3 +79,17 @@ guest_verify='
   }
   controller_is_well() { ! dmesg | grep -iE "nvme.*(timeout|error|fail)"; }
 '
+
+# In the long form of tests with two disks, before the rest: both are written to at random from four jobs at once, again and again.
+# shellcheck disable=SC2016,SC2034 # the guest's shell expands it; for the tests
+guest_two_disks='
+  wait-for /dev/vda
+  wait-for /dev/nvme0n1
+  for i in $(seq 5); do
+    verify v-$i /dev/vda 16M 4 &
+    verify n-$i /dev/nvme0n1 16M 4
+    wait $!
+  done
+  blkdiscard /dev/vda
+  blkdiscard /dev/nvme0n1
+'

@@ -10,22 +10,8 @@ need_ext4
 [[ ! ${GUEST_LONG:-} ]] || need fio fio
 need_mount
 
-# Before, in the long form: both are written to at random from four jobs at once, again and again.
-# shellcheck disable=SC2016 # the guest's shell expands it
-long_script='
-  wait-for /dev/vda
-  wait-for /dev/nvme0n1
-  for i in $(seq 5); do
-    verify v-$i /dev/vda 16M 4 &
-    verify n-$i /dev/nvme0n1 16M 4
-    wait $!
-  done
-  blkdiscard /dev/vda
-  blkdiscard /dev/nvme0n1
-'
-
 # shellcheck disable=SC2154 # guest.sh sets it
-guest_script=$guest_ext4$guest_verify${GUEST_LONG:+$long_script}'
+guest_script=$guest_ext4$guest_verify${GUEST_LONG:+$guest_two_disks}'
   wait-for /dev/vda
   wait-for /dev/nvme0n1
   work /dev/vda cached
