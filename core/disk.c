@@ -242,6 +242,14 @@ int disk_prefetch(struct disk *d, uint64_t offset, uint64_t length, const struct
 	return span_end(s, STAT_PREFETCH, length, status);
 }
 
+void disk_warm(struct disk *d, uint64_t offset, uint64_t length, enum warm what)
+{
+	uint64_t size = atomic_load_explicit(&d->size, memory_order_relaxed);
+
+	if (offset < size && length && length <= size - offset)
+		d->ops.warm(d, offset, length, what);
+}
+
 int disk_resize(struct disk *d, uint64_t size, const struct io *io)
 {
 	CLEANUP_ERROR struct error err = {0};

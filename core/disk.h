@@ -107,6 +107,16 @@ int disk_extents(struct disk *d, struct extents *out, const struct io *io);
 /* Hint that the range will be read soon. */
 int disk_prefetch(struct disk *d, uint64_t offset, uint64_t length, const struct io *io);
 
+/* What disk_warm() brings to the processor: what tells where the bytes are, or, some hundred nanoseconds after that, the bytes. */
+enum warm { WARM_WAY, WARM_DATA };
+
+/*
+ * Hint that `length` bytes at `offset` are about to be read, for who knows of it some hundred nanoseconds before: a disk that holds them in
+ * memory asks for the beginning of them, so that they come while something else is done. Other disks do nothing. Never waits, cannot
+ * fail, is not counted; any range will do, whole blocks or not.
+ */
+void disk_warm(struct disk *d, uint64_t offset, uint64_t length, enum warm what);
+
 /*
  * What the content is known by, for who keeps something of it beyond close; see core/identity.h. Taken now: who reads, and
  * then finds the same identity as before, has read that version. -EOPNOTSUPP where nothing tells a change of content (a

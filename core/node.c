@@ -50,6 +50,11 @@ static int forward_prefetch(struct disk *d, uint64_t offset, uint64_t length, co
 	return disk_prefetch(d->children[0], offset, length, io);
 }
 
+static void forward_warm(struct disk *d, uint64_t offset, uint64_t length, enum warm what)
+{
+	disk_warm(d->children[0], offset, length, what);
+}
+
 static int forward_resize(struct disk *d, uint64_t size, const struct io *io)
 {
 	return disk_resize(d->children[0], size, io);
@@ -127,6 +132,14 @@ static int leaf_hint(struct disk *d, uint64_t offset, uint64_t length, const str
 	return 0;
 }
 
+static void no_warm(struct disk *d, uint64_t offset, uint64_t length, enum warm what)
+{
+	(void)d;
+	(void)offset;
+	(void)length;
+	(void)what;
+}
+
 static int leaf_write_zeroes(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
 {
 	if (io->flags & IO_FAST_ONLY)
@@ -198,9 +211,11 @@ static const struct disk_ops leaf_ops = {
 /* Every entry but describe and close, which may stay empty, gets one. */
 static void complete_ops(struct disk_ops *ops, const struct disk_ops *defaults)
 {
-	/* before `read` is completed: a node that reads by itself and forgets about identity has none */
+	/* before `read` is completed: a node that reads by itself and forgets about identity has none; and has its bytes elsewhere */
 	if (!ops->identity)
 		ops->identity = ops->read || defaults == &leaf_ops ? no_identity : forward_identity;
+	if (!ops->warm)
+		ops->warm = ops->read || defaults == &leaf_ops ? no_warm : forward_warm;
 #define COMPLETE(name)                                                                             \
 	if (!ops->name)                                                                            \
 	ops->name = defaults->name

@@ -27,6 +27,7 @@
  *   write_zeroes    forwarded                 writes zeroes (-EOPNOTSUPP if IO_FAST_ONLY)
  *   extents         forwarded                 all data
  *   prefetch        forwarded                 success, nothing done
+ *   warm            forwarded if read is, too nothing done
  *   resize, eject   forwarded                 -EOPNOTSUPP
  *   reserve, report forwarded                 -EOPNOTSUPP
  *   watch           forwarded                 -EOPNOTSUPP
@@ -50,6 +51,7 @@ struct disk_ops {
 	int (*write_zeroes)(struct disk *d, uint64_t offset, uint64_t length, const struct io *io);
 	int (*extents)(struct disk *d, struct extents *out, const struct io *io);
 	int (*prefetch)(struct disk *d, uint64_t offset, uint64_t length, const struct io *io);
+	void (*warm)(struct disk *d, uint64_t offset, uint64_t length, enum warm what); /* of any bytes */
 	int (*resize)(struct disk *d, uint64_t size, const struct io *io);
 	int (*eject)(struct disk *d, const struct io *io);
 	int (*reserve)(struct disk *d, const struct reservation_request *request,

@@ -4,6 +4,7 @@
 #define PLATTER_CORE_SHORT_LOCK_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /*
@@ -36,6 +37,16 @@ static inline void short_lock_shared(struct short_lock *l)
 	    !atomic_compare_exchange_weak_explicit(&l->state, &s, s + SHORT_LOCK_SHARED,
 						   memory_order_acquire, memory_order_relaxed))
 		short_lock_shared_slowly(l);
+}
+
+/* Takes it if nobody changes anything just now. */
+static inline bool short_lock_try_shared(struct short_lock *l)
+{
+	uint32_t s = atomic_load_explicit(&l->state, memory_order_relaxed);
+
+	return !(s & SHORT_LOCK_EXCLUSIVE) &&
+	       atomic_compare_exchange_strong_explicit(&l->state, &s, s + SHORT_LOCK_SHARED, memory_order_acquire,
+						       memory_order_relaxed);
 }
 
 static inline void short_unlock_shared(struct short_lock *l)

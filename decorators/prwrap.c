@@ -156,6 +156,12 @@ static int prwrap_extents(struct disk *d, struct extents *out, const struct io *
 	return status;
 }
 
+/* A hint shows nobody anything: reservations do not matter. */
+static void prwrap_warm(struct disk *d, uint64_t offset, uint64_t length, enum warm what)
+{
+	disk_warm(d->children[0], offset, length, what);
+}
+
 static int prwrap_prefetch(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
 {
 	struct prwrap *p = (struct prwrap *)d;
@@ -329,6 +335,7 @@ static const struct disk_ops prwrap_ops = {
 	.write_zeroes = prwrap_write_zeroes,
 	.extents = prwrap_extents,
 	.prefetch = prwrap_prefetch,
+	.warm = prwrap_warm,
 	.resize = prwrap_resize,
 	.eject = prwrap_eject,
 	.reserve = prwrap_reserve,

@@ -45,6 +45,11 @@ static int window_prefetch(struct disk *d, uint64_t offset, uint64_t length, con
 	return disk_prefetch(below(d), to_below(d, offset), length, io);
 }
 
+static void window_warm(struct disk *d, uint64_t offset, uint64_t length, enum warm what)
+{
+	disk_warm(below(d), to_below(d, offset), length, what);
+}
+
 static int window_extents(struct disk *d, struct extents *out, const struct io *io)
 {
 	CLEANUP_EXTENTS struct extents found = {0};
@@ -135,6 +140,7 @@ static const struct disk_ops window_ops = {
 	.write_zeroes = window_write_zeroes,
 	.extents = window_extents,
 	.prefetch = window_prefetch,
+	.warm = window_warm,
 	.resize = window_resize,
 	.eject = window_eject,
 	.reserve = window_reserve,

@@ -38,6 +38,7 @@ struct layer;
  *   discard       as write_zeroes, or (when info.discard says so) anything else that shows no older data
  *   flush         makes everything answered durable
  *   prefetch      hint; NULL: nothing
+ *   warm          as disk_warm(), of what is held here. NULL: nothing
  *   resize        changes the layer's size; what is cut off is forgotten. NULL: cannot
  *   describe      adds what the layer knows of itself to the object. NULL: nothing
  *   close         makes durable unless abandoned, and frees the layer
@@ -55,6 +56,7 @@ struct layer_ops {
 		       const struct io *io);
 	int (*flush)(struct layer *l, const struct io *io);
 	int (*prefetch)(struct layer *l, uint64_t offset, uint64_t length, const struct io *io);
+	void (*warm)(struct layer *l, uint64_t offset, uint64_t length, enum warm what);
 	int (*resize)(struct layer *l, uint64_t size, const struct io *io);
 	uint64_t (*size)(struct layer *l);
 	void (*describe)(struct layer *l, json_t *object);

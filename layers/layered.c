@@ -441,6 +441,15 @@ static int layered_extents(struct disk *d, struct extents *out, const struct io 
 }
 
 /* Only a layer that says it has the data is told. */
+/* What the top layer holds; who looks further down takes as long as reading takes. */
+static void layered_warm(struct disk *d, uint64_t offset, uint64_t length, enum warm what)
+{
+	struct layer *top = layered_of(d)->places[0].layer;
+
+	if (top->ops->warm)
+		top->ops->warm(top, offset, length, what);
+}
+
 static int layered_prefetch(struct disk *d, uint64_t offset, uint64_t length, const struct io *io)
 {
 	struct descent w;
@@ -665,6 +674,7 @@ static const struct disk_ops layered_ops = {
 	.write_zeroes = layered_write_zeroes,
 	.extents = layered_extents,
 	.prefetch = layered_prefetch,
+	.warm = layered_warm,
 	.resize = layered_resize,
 	.child_resized = layered_child_resized,
 	.describe = layered_describe,

@@ -160,6 +160,7 @@ static void look_at_something(struct trial *t)
 		break;
 	case 1:
 		CHECK_EQ(disk_prefetch(t->disk, offset, length, &io_plain), 0);
+		disk_warm(t->disk, offset + random_below(&t->random, 4096), length, random_once_in(&t->random, 2) ? WARM_WAY : WARM_DATA);
 		break;
 	case 2:
 		if (random_once_in(&t->random, 8))

@@ -191,6 +191,31 @@ static void test_offsets_and_flags(void)
 	CHECK_EQ(disk_close(d, NULL), 0);
 }
 
+/* What would ask for bytes that are not the disk's own, or that it does not have, is not passed on. */
+static void test_warming(void)
+{
+	struct trap *t = trap_create(&full);
+	struct disk *d = wrap("slice:4096,64K:null:1M", pass_create(&t->disk));
+
+	disk_warm(d, 100, 4000, WARM_WAY);
+	disk_warm(d, 65535, 1, WARM_DATA);
+	disk_warm(d, 65535, 2, WARM_DATA);
+	disk_warm(d, 65536, 1, WARM_DATA);
+	disk_warm(d, 0, 0, WARM_DATA);
+	disk_warm(d, UINT64_MAX, UINT64_MAX, WARM_DATA);
+	CHECK_EQ(t->warms, 2);
+	CHECK_EQ(t->warm[0].offset, 4096 + 100);
+	CHECK_EQ(t->warm[0].length, 4000);
+	CHECK_EQ(t->warm[0].flags, WARM_WAY);
+	CHECK_EQ(t->warm[1].offset, 4096 + 65535);
+	CHECK_EQ(t->warm[1].flags, WARM_DATA);
+	d = wrap("delay:0:null:1M", d);
+	disk_warm(d, 0, 512, WARM_DATA);
+	CHECK_EQ(t->warms, 2);
+	CHECK_EQ(t->count, 0);
+	CHECK_EQ(disk_close(d, NULL), 0);
+}
+
 /* memdiff and ro never change what is below. */
 static void test_nothing_is_written_below(void)
 {
@@ -399,6 +424,7 @@ int main(void)
 	TAP_RUN(test_failures_pass_a_pile);
 	TAP_RUN(test_nth_of_a_split_read_fails);
 	TAP_RUN(test_offsets_and_flags);
+	TAP_RUN(test_warming);
 	TAP_RUN(test_nothing_is_written_below);
 	TAP_RUN(test_reservations_and_eject);
 	TAP_RUN(test_flags_stay_true);

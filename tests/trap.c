@@ -51,7 +51,7 @@ static int enter(struct disk *d, enum trap_op op, uint64_t offset, uint64_t leng
 void trap_reset(struct trap *t)
 {
 	pthread_mutex_lock(&t->lock);
-	t->count = 0;
+	t->count = t->warms = 0;
 	memset(t->counts, 0, sizeof(t->counts));
 	pthread_mutex_unlock(&t->lock);
 }
@@ -142,6 +142,17 @@ static int trap_prefetch(struct disk *d, uint64_t offset, uint64_t length, const
 	return enter(d, TRAP_PREFETCH, offset, length, io);
 }
 
+static void trap_warm(struct disk *d, uint64_t offset, uint64_t length, enum warm what)
+{
+	struct trap *t = trap_of(d);
+
+	pthread_mutex_lock(&t->lock);
+	if (t->warms < TRAP_LOG)
+		t->warm[t->warms] = (struct trap_call){TRAP_READ, offset, length, what, NULL};
+	t->warms++;
+	pthread_mutex_unlock(&t->lock);
+}
+
 static int trap_resize(struct disk *d, uint64_t size, const struct io *io)
 {
 	int status = enter(d, TRAP_RESIZE, 0, size, io);
@@ -216,6 +227,7 @@ struct trap *trap_create(const struct trap_options *options)
 		.write_zeroes = trap_write_zeroes,
 		.extents = trap_extents,
 		.prefetch = trap_prefetch,
+		.warm = trap_warm,
 		.resize = trap_resize,
 		.eject = trap_eject,
 		.reserve = trap_reserve,

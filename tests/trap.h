@@ -40,6 +40,8 @@ struct trap {
 	struct trap_call log[TRAP_LOG]; /* the first ones */
 	unsigned count;                 /* calls in all */
 	unsigned counts[TRAP_OPS];
+	unsigned warms;            /* calls of disk_warm(), which are no others, */
+	struct trap_call warm[TRAP_LOG]; /* and the first of them; flags: enum warm */
 	int fail_status; /* what the call fails with that makes `fail_in` zero; 0: none */
 	unsigned fail_ops, fail_in;
 	enum medium_error fail_medium;
