@@ -103,6 +103,27 @@ static uint16_t check(struct nvme_command *cmd, const struct row *row, bool admi
 	return NVME_OK;
 }
 
+/* Inside c->inside. What the guest says is no more than a guess here: nothing of it was checked. */
+static void warm(struct nvme_command *cmd, enum warm what)
+{
+	struct nvme_namespace *n = cmd->sqe.opcode == NVME_IO_READ ? nvme_namespace(cmd->c, nvme_nsid(cmd)) : NULL;
+	uint64_t slba = nvme_cdw10(cmd) | (uint64_t)nvme_cdw11(cmd) << 32;
+	uint64_t blocks = (nvme_cdw12(cmd) & 0xffff) + UINT64_C(1);
+
+	if (n)
+		disk_warm(n->disk, slba << n->block_shift, blocks << n->block_shift, what);
+}
+
+void nvme_commands_warm(struct nvme_command *cmd)
+{
+	_Atomic uint32_t *place = grace_enter(&cmd->c->inside);
+
+	warm(cmd, WARM_DATA);
+	if (cmd->next)
+		warm(cmd->next, WARM_WAY);
+	grace_leave(&cmd->c->inside, place);
+}
+
 /* Calls `handler` with the command's namespace, which stays as long as that runs. */
 static uint16_t run_inside(struct nvme_command *cmd, const struct row *row, nvme_handler *handler)
 {

@@ -85,6 +85,7 @@ struct nvme_sq {
 	uint32_t size, head;
 	struct nvme_command *commands, *free; /* `size` of them */
 	struct nvme_command *fused;           /* the first half, waiting for the second */
+	struct nvme_command *ready, *ready_last; /* to be carried out, in order */
 	uint32_t in_flight;
 	bool starved; /* it would fetch more if there were a command */
 	bool failed;
@@ -110,7 +111,7 @@ struct nvme_command {
 	struct nvme_sqe sqe;
 	struct nvme *c;
 	struct nvme_sq *sq;
-	struct nvme_command *next;  /* in the free list */
+	struct nvme_command *next;  /* in the free list, or in what waits to be carried out */
 	struct nvme_command *other; /* the second half of a fused pair; NULL in that itself */
 	uint32_t result, result_high; /* dwords 0 and 1 of the completion */
 	uint16_t status;              /* enum nvme_status */
@@ -392,6 +393,12 @@ bool nvme_sq_visit(struct nvme_sq *sq, bool (*visit)(struct nvme_command *cmd, v
 
 /* Fiber of a command, or of a fused pair. */
 void nvme_command_main(void *cmd);
+
+/*
+ * Has what an I/O command that will be carried out next reads, if it does, come to the processor, and the way to what the one behind it
+ * (`next`) reads; see disk_warm().
+ */
+void nvme_commands_warm(struct nvme_command *cmd);
 
 /* The command's effects as in the Commands Supported and Effects log page; 0: there is no such command. */
 uint32_t nvme_command_effects(bool admin, uint8_t opcode);

@@ -7,15 +7,18 @@
  * signal, both of which are there as long as the controller, whatever becomes of the queue.
  *
  *   fiber              waits for                       does
- *   of each SQ         its tail doorbell               fetches all that is new in one pass and spawns a fiber a command, lets them
- *                                                      run, and looks again; sleeps when nothing came meanwhile
- *   of each command    its disk                        carries it out (commands.c), posts the completion
+ *   of each SQ         its tail doorbell               fetches all that is new in one pass, has runners carry it out, and looks
+ *                                                      again; sleeps when nothing came meanwhile
+ *   runner             the disk of a command           carries out what was fetched, one command after the other (commands.c), each
+ *                                                      with its completion
  *   of each CQ         entries posted                  raises the interrupt, once for all that was posted while it was on its
  *                                                      way to the processor, or when coalescing says so; or puts the pin up,
  *                                                      until all are consumed
  *
  * Commands that need not wait have run to their end before their queue is looked at again, so with a disk in memory a burst of
- * commands costs one pass, one interrupt, and no system call.
+ * commands costs one pass, one runner, one interrupt, and no system call. A runner whose command waits is held up with it: then
+ * the queue's own fiber comes to run, finds that there is more to be carried out, and makes another one. So each command that waits has
+ * a fiber to itself, and those that do not share one, whose stack the processor still holds.
  *
  * A full completion queue holds up the fibers of those commands that have ended; they wait for its head doorbell. A queue has
  * as many commands as it has entries, so a guest that does not collect completions stops being served before it costs memory.
@@ -39,6 +42,9 @@
 #include "nvme/data.h"
 #include "nvme/internal.h"
 #include "nvme/status.h"
+
+/* So many commands a runner carries out before others on the loop have their turn. */
+#define RUN 64u
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
@@ -392,11 +398,42 @@ bool nvme_sq_visit(struct nvme_sq *sq, bool (*visit)(struct nvme_command *cmd, v
 
 /* ------------------------------------------------------------------ fetching */
 
-static void spawn(struct nvme_command *cmd)
+static void ready_push(struct nvme_sq *sq, struct nvme_command *cmd)
 {
-	/* without memory for a fiber the queue's own does it: slowly, but it goes on */
-	if (unlikely(loop_spawn(cmd->sq->cq->lane->loop, nvme_command_main, cmd)))
+	cmd->next = NULL;
+	if (sq->ready)
+		sq->ready_last->next = cmd;
+	else
+		sq->ready = cmd;
+	sq->ready_last = cmd;
+}
+
+/*
+ * A runner. What comes next is on its way to the processor while the present one is carried out. After its last command the queue is there
+ * still, since its fiber does not come to run before this one has ended.
+ */
+static void run_commands(void *argument)
+{
+	struct nvme_sq *sq = argument;
+	struct nvme_command *cmd;
+
+	for (unsigned i = 0; i < RUN && (cmd = sq->ready); i++) {
+		sq->ready = cmd->next;
+		if (sq->ready)
+			nvme_commands_warm(sq->ready);
 		nvme_command_main(cmd);
+	}
+}
+
+static void run_all(struct nvme_sq *sq)
+{
+	while (sq->ready) {
+		/* without memory for a fiber the queue's own does it: slowly, but it goes on */
+		if (unlikely(loop_spawn(sq->cq->lane->loop, run_commands, sq)))
+			run_commands(sq);
+		else
+			wait_yield();
+	}
 }
 
 static void end_with(struct nvme_command *cmd, uint16_t status)
@@ -415,7 +452,7 @@ static void fused_is_alone(struct nvme_sq *sq)
 		end_with(first, NVME_ABORT_MISSING_FUSED);
 }
 
-static void start(struct nvme_sq *sq, struct nvme_command *cmd)
+static void begin(struct nvme_sq *sq, struct nvme_command *cmd)
 {
 	unsigned fuse = NVME_FUSE(cmd->sqe.flags);
 	struct nvme_command *first;
@@ -439,7 +476,7 @@ static void start(struct nvme_sq *sq, struct nvme_command *cmd)
 			cmd = first;
 		}
 	}
-	spawn(cmd);
+	ready_push(sq, cmd);
 }
 
 static void sq_fail(struct nvme_sq *sq)
@@ -448,7 +485,7 @@ static void sq_fail(struct nvme_sq *sq)
 	nvme_set_fatal(sq->c);
 }
 
-/* What was copied, in order, to be started when nothing is held any more. */
+/* What was copied, in order, to be begun when nothing is held any more. */
 struct fetched {
 	struct nvme_command *first, **end;
 	uint64_t count;
@@ -531,9 +568,11 @@ static bool sq_fetch(struct nvme_sq *sq)
 			break;
 		}
 	}
+	if (sq->id && list.first)
+		nvme_commands_warm(list.first);
 	for (struct nvme_command *cmd = list.first; cmd; cmd = next) {
 		next = cmd->next;
-		start(sq, cmd);
+		begin(sq, cmd);
 	}
 	if (sq->head == tail)
 		fused_is_alone(sq);
@@ -576,7 +615,7 @@ static void sq_main(void *argument)
 		if (atomic_load(&sq->stopping))
 			break;
 		if (sq_fetch(sq)) {
-			wait_yield(); /* the commands run */
+			run_all(sq);
 			continue;
 		}
 		ask_for_bell(sq->c, sq->id, sq_index(sq->id), sq->head);

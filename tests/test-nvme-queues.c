@@ -7,6 +7,7 @@
 #include "tests/loops.h"
 #include "tests/nvme-driver.h"
 #include "tests/tap.h"
+#include "tests/trap.h"
 
 static struct driver d;
 static struct driver_queue q, other;
@@ -538,6 +539,68 @@ static void test_burst_is_one_pass(void)
 	driver_close(&d);
 }
 
+/*
+ * What a burst reads is asked for before it is read, and only then: the bytes of each command, and the way to them before that where another
+ * comes first. Block numbers that lead nowhere are nobody's.
+ */
+static void test_burst_is_asked_for(void)
+{
+	struct trap *t = trap_create(&(struct trap_options){0});
+	struct nvme_sqe sqe;
+	struct driver_result r;
+	uint64_t to;
+	unsigned data = 0, way = 0;
+
+	driver_open(&d, NULL, 1);
+	driver_add_disk(&d, &t->disk, NULL);
+	CHECK(driver_enable(&d, 64, 12));
+	CHECK_EQ(driver_create_pair(&d, &q, 1, 64), 0);
+	to = guest_alloc(&d.guest, 5 * 512, 4096);
+	trap_reset(t);
+	for (unsigned i = 0; i < 5; i++) {
+		sqe = i == 3 ? flush() : read_block(i == 4 ? UINT64_MAX / 512 : 10 + i, to + i * 512);
+		driver_submit(&q, &sqe);
+	}
+	driver_ring(&q);
+	for (unsigned i = 0; i < 5; i++)
+		REQUIRE(driver_wait(&q, &r));
+	for (unsigned i = 0; i < t->warms && i < TRAP_LOG; i++) {
+		CHECK_EQ(t->warm[i].length, 512);
+		CHECK(t->warm[i].offset >= 10 * 512 && t->warm[i].offset < 13 * 512);
+		data |= (unsigned)(t->warm[i].flags == WARM_DATA) << (t->warm[i].offset / 512 - 10);
+		way |= (unsigned)(t->warm[i].flags == WARM_WAY) << (t->warm[i].offset / 512 - 10);
+	}
+	CHECK_EQ(data, 7);
+	CHECK_EQ(way, 6);
+	CHECK_EQ(t->counts[TRAP_READ], 3);
+	driver_close(&d);
+}
+
+/* Those behind a command that waits do not wait with it. */
+static void test_burst_goes_on(void)
+{
+	struct driver_result r;
+	uint16_t first;
+	uint64_t to;
+
+	open_with("delay:200:mem:1M", NULL, 1);
+	CHECK_EQ(driver_add(&d, "mem:1M", NULL), 2);
+	CHECK_EQ(driver_create_pair(&d, &q, 1, 64), 0);
+	to = guest_alloc(&d.guest, 9 * 512, 4096);
+	first = q.next_cid;
+	for (unsigned i = 0; i < 9; i++) {
+		struct nvme_sqe sqe = driver_rw(NVME_IO_READ, i % 4 == 0 ? 1 : 2, i, 1, to + i * 512, 0);
+		driver_submit(&q, &sqe);
+	}
+	driver_ring(&q);
+	for (unsigned i = 0; i < 9; i++) {
+		REQUIRE(driver_wait(&q, &r));
+		CHECK_EQ(r.status, 0);
+		CHECK_EQ((r.cid - first) % 4 == 0, i >= 6);
+	}
+	driver_close(&d);
+}
+
 /* Four entries or 25 ms. */
 static void test_coalescing(void)
 {
@@ -727,6 +790,8 @@ int main(void)
 	TAP_RUN(test_polled_doorbells_of_the_next_queue);
 	TAP_RUN(test_interrupt_on_its_vector);
 	TAP_RUN(test_burst_is_one_pass);
+	TAP_RUN(test_burst_is_asked_for);
+	TAP_RUN(test_burst_goes_on);
 	TAP_RUN(test_coalescing);
 	TAP_RUN(test_256_in_flight_on_one_thread);
 	TAP_RUN(test_reset_with_commands_in_flight);
