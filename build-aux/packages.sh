@@ -18,7 +18,7 @@ pkg_libnbd=libnbd-dev
 pkg_libfuzzer=libclang-rt-14-dev
 
 # To build from a git checkout.
-build_packages="autoconf automake libtool pkg-config make gcc libc6-dev \
+build_packages="autoconf automake pkg-config make gcc libc6-dev \
 $pkg_liburing $pkg_jansson $pkg_xxhash $pkg_sqlite $pkg_blkid $pkg_crypto $pkg_cryptsetup $pkg_nbdkit $pkg_fuse"
 
 # To serve a disk and show it with clients that others wrote.

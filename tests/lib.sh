@@ -147,7 +147,7 @@ nbdkit_with_plugin() {
   if [[ $SANITIZER_PRELOAD ]]; then
     # Memory that nbdkit itself does not free at exit is not ours.
     export ASAN_OPTIONS="${ASAN_OPTIONS:-} detect_leaks=0"
-    exec "${nbdkit_prefix[@]}" env LD_PRELOAD="$SANITIZER_PRELOAD $top_builddir/tests/.libs/preload.so" nbdkit "$top_builddir/plugin.so" "$@"
+    exec "${nbdkit_prefix[@]}" env LD_PRELOAD="$SANITIZER_PRELOAD $top_builddir/tests/preload.so" nbdkit "$top_builddir/plugin.so" "$@"
   fi
   exec "${nbdkit_prefix[@]}" nbdkit "$top_builddir/plugin.so" "$@"
 }

@@ -578,7 +578,7 @@ static void use_module(struct half *h)
 	copy_function *copy;
 	void *module;
 
-	snprintf(path, sizeof(path), "%s/tests/.libs/safe-copy-module.so", folder ? folder : ".");
+	snprintf(path, sizeof(path), "%s/tests/safe-copy-module.so", folder ? folder : ".");
 	module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (!CHECK(module != NULL)) {
 		tap_diag("%s", dlerror());
