@@ -29,9 +29,9 @@
 #include <unistd.h>
 
 #include <jansson.h>
-#include <libcryptsetup.h>
 
 #include "core/aio.h"
+#include "decorators/luks-library.h"
 
 #define HEADERS_BYTES ((uint64_t)8 << 20) /* two of at most 4 MiB */
 #define MOST_BYTES ((uint64_t)136 << 20)  /* these and 128 MiB of keyslots: what LUKS2 can have */
@@ -50,11 +50,12 @@ const struct luks_limits luks_usual_limits = {
 	.argon2_work_kib = UINT64_C(256) << 20,
 };
 
-static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER; /* protects libcryptsetup; nothing waits for fibers under it */
+static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER; /* protects libcryptsetup; nothing waits for fibers under it */
 
 struct header {
 	struct disk *disk;
 	int fd;
+	const struct luks_library *library;
 	struct crypt_device *device;
 	json_t *metadata; /* of LUKS2 */
 	const struct luks_limits *limits;
@@ -171,10 +172,10 @@ static int check_keyslot1(const struct header *h, int slot)
 	char where[24];
 	int status;
 
-	if (crypt_keyslot_status(h->device, slot) < CRYPT_SLOT_ACTIVE)
+	if (h->library->crypt_keyslot_status(h->device, slot) < CRYPT_SLOT_ACTIVE)
 		return 0;
 	snprintf(where, sizeof(where), "keyslot %d", slot);
-	if (crypt_keyslot_get_pbkdf(h->device, slot, &kdf))
+	if (h->library->crypt_keyslot_get_pbkdf(h->device, slot, &kdf))
 		return error_set(h->err, -EINVAL, "%s cannot be understood", where);
 	status = check_work(h, where, kdf.iterations, h->limits->pbkdf2_iterations, "iterations");
 	return status ? status : check_stripes(h, where, read_u32(h, LUKS1_KEYSLOTS + slot * LUKS1_KEYSLOT_BYTES +
@@ -186,14 +187,14 @@ static int check_luks1(struct header *h)
 	char cipher[80];
 	int status;
 
-	snprintf(cipher, sizeof(cipher), "%s-%s", crypt_get_cipher(h->device), crypt_get_cipher_mode(h->device));
+	snprintf(cipher, sizeof(cipher), "%s-%s", h->library->crypt_get_cipher(h->device), h->library->crypt_get_cipher_mode(h->device));
 	status = check_cipher(h, "the volume", cipher);
 	if (!status)
 		status = check_work(h, "the digest", read_u32(h, LUKS1_DIGEST_ITERATIONS), h->limits->pbkdf2_iterations, "iterations");
 	for (int slot = 0; slot < LUKS1_NR_KEYSLOTS && !status; slot++)
 		status = check_keyslot1(h, slot);
 	h->out->version = 1;
-	h->out->offset = crypt_get_data_offset(h->device) * 512;
+	h->out->offset = h->library->crypt_get_data_offset(h->device) * 512;
 	h->out->length = UINT64_MAX;
 	h->out->sector_size = 512;
 	return status;
@@ -324,7 +325,7 @@ static int check_luks2(struct header *h)
 	const char *text = NULL;
 	int status;
 
-	if (crypt_dump_json(h->device, &text, 0) || !text)
+	if (h->library->crypt_dump_json(h->device, &text, 0) || !text)
 		return not_understood(h, "the header");
 	h->metadata = json_loads(text, 0, NULL);
 	if (!h->metadata)
@@ -361,11 +362,14 @@ static int load(struct header *h)
 	int status;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", h->fd);
-	status = crypt_init(&h->device, path);
+	status = luks_library_get(&h->library, h->err);
+	if (status)
+		return status;
+	status = h->library->crypt_init(&h->device, path);
 	if (status)
 		return complain(h, status, "libcryptsetup cannot begin");
-	crypt_set_log_callback(h->device, keep_complaint, h);
-	status = crypt_load(h->device, CRYPT_LUKS, NULL);
+	h->library->crypt_set_log_callback(h->device, keep_complaint, h);
+	status = h->library->crypt_load(h->device, CRYPT_LUKS, NULL);
 	if (status && !has_magic(h))
 		return error_set(h->err, -EINVAL, "there is no LUKS header");
 	return status ? complain(h, status, "the LUKS header cannot be read") : 0;
@@ -391,24 +395,24 @@ static int check_place(const struct header *h)
 
 static int check(struct header *h)
 {
-	const char *uuid = crypt_get_uuid(h->device);
+	const char *uuid = h->library->crypt_get_uuid(h->device);
 	int status;
 
 	snprintf(h->out->uuid, sizeof(h->out->uuid), "%s", uuid ? uuid : "");
-	status = strcmp(crypt_get_type(h->device), CRYPT_LUKS1) ? check_luks2(h) : check_luks1(h);
+	status = strcmp(h->library->crypt_get_type(h->device), CRYPT_LUKS1) ? check_luks2(h) : check_luks1(h);
 	return status ? status : check_place(h);
 }
 
 static int get_key(struct header *h)
 {
-	size_t size = (size_t)crypt_get_volume_key_size(h->device);
+	size_t size = (size_t)h->library->crypt_get_volume_key_size(h->device);
 	int slot;
 
 	if (size != 32 && size != 64)
 		return error_set(h->err, -EOPNOTSUPP, "the volume has a key of %zu bytes; 32 and 64 are supported", size);
 	if (secret_make(h->key, size))
 		return error_set(h->err, -ENOMEM, "no memory");
-	slot = crypt_volume_key_get(h->device, CRYPT_ANY_SLOT, (char *)h->key->bytes, &size, (const char *)h->passphrase->bytes,
+	slot = h->library->crypt_volume_key_get(h->device, CRYPT_ANY_SLOT, (char *)h->key->bytes, &size, (const char *)h->passphrase->bytes,
 				    h->passphrase->size);
 	if (slot == -EPERM || slot == -ENOENT)
 		return error_set(h->err, -EPERM, "no keyslot opens with this passphrase (all bytes of a key file count, also the end of a line)");
@@ -423,9 +427,9 @@ static int load_locked(void *argument)
 {
 	int status;
 
-	pthread_mutex_lock(&library);
+	pthread_mutex_lock(&library_lock);
 	status = load(argument);
-	pthread_mutex_unlock(&library);
+	pthread_mutex_unlock(&library_lock);
 	return status;
 }
 
@@ -433,11 +437,11 @@ static int unlock_locked(void *argument)
 {
 	int status;
 
-	pthread_mutex_lock(&library);
+	pthread_mutex_lock(&library_lock);
 	status = check(argument);
 	if (!status)
 		status = get_key(argument);
-	pthread_mutex_unlock(&library);
+	pthread_mutex_unlock(&library_lock);
 	return status;
 }
 
@@ -445,9 +449,9 @@ static int free_locked(void *argument)
 {
 	struct header *h = argument;
 
-	pthread_mutex_lock(&library);
-	crypt_free(h->device);
-	pthread_mutex_unlock(&library);
+	pthread_mutex_lock(&library_lock);
+	h->library->crypt_free(h->device);
+	pthread_mutex_unlock(&library_lock);
 	return 0;
 }
 
@@ -463,7 +467,7 @@ static int unlock(struct header *h)
 	if (!status)
 		status = aio_offload(load_locked, h);
 	if (!status) {
-		uint64_t content = crypt_get_data_offset(h->device);
+		uint64_t content = h->library->crypt_get_data_offset(h->device);
 		content = content < MOST_BYTES / 512 ? content * 512 : MOST_BYTES;
 		status = copy(h, headers, inside(h, (content + PIECE - 1) / PIECE * PIECE));
 	}

@@ -30,6 +30,23 @@ AC_DEFUN([PLATTER_LIBRARY], [
     [PLATTER_MISSING([$2 >= $3], [$4])])
 ])
 
+dnl PLATTER_SONAME(LIBRARY, CFLAGS, LIBS, HEADER, CALL): defines LIBRARY_SONAME, by which a library is loaded that no program is
+dnl linked with, and LIBRARY_PACKAGE, the Debian package that has it.
+AC_DEFUN([PLATTER_SONAME], [
+  AC_CHECK_TOOLS([READELF], [readelf llvm-readelf eu-readelf], [false])
+  AC_MSG_CHECKING([by which name $1 is loaded])
+  platter_save_CFLAGS=$CFLAGS platter_save_LIBS=$LIBS platter_soname=
+  CFLAGS="$CFLAGS $2" LIBS="$3 $LIBS"
+  AC_LINK_IFELSE([AC_LANG_PROGRAM([#include <$4>], [$5])],
+    [platter_soname=`$READELF -d conftest$EXEEXT | sed -n 's/^.*NEEDED.*\@<:@\($1\.so@<:@^@:>@@:>@*\)@:>@.*$/\1/p'`])
+  CFLAGS=$platter_save_CFLAGS LIBS=$platter_save_LIBS
+  AC_MSG_RESULT([$platter_soname])
+  AS_IF([test -z "$platter_soname" && test -z "$platter_missing"], [AC_MSG_FAILURE([cannot find out by which name $1 is loaded])])
+  AC_DEFINE_UNQUOTED(m4_toupper([$1])[_SONAME], ["$platter_soname"], [the name by which $1 is loaded])
+  platter_package=`AS_ECHO(["$platter_soname"]) | sed 's/\.so\.//'`
+  AC_DEFINE_UNQUOTED(m4_toupper([$1])[_PACKAGE], ["$platter_package"], [the Debian package that has $1])
+])
+
 dnl PLATTER_TEST_LINKER: sets TEST_LINKER to what makes the compiler link with gold, where that works: of some hundred
 dnl programs for tests it links each in half the time. What is installed is linked as the compiler wants it.
 AC_DEFUN([PLATTER_TEST_LINKER], [

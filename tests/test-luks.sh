@@ -174,6 +174,21 @@ test_room_for_files() {
   (ulimit -f 2048 && refused "(ulimit -f)" luks:pass:v.luks)
 }
 
+# The library is loaded when it is needed: without it all else works, and it is said what to install. Something by its name that
+# is no library stands for one that is not there.
+test_no_library() {
+  make_passphrase
+  format v.luks 4M --type luks1
+  local soname
+  soname=$(sed -n 's/^#define LIBCRYPTSETUP_SONAME "\(.*\)"/\1/p' "$top_builddir/config.h")
+  mkdir none
+  echo none >"none/$soname"
+  LD_LIBRARY_PATH=$PWD/none "$platter" info file:v.luks
+  LD_LIBRARY_PATH=$PWD/none refused "$soname cannot be loaded, which luks: needs: " luks:pass:v.luks
+  grep -F "(apt-get install ${soname/.so./})" out
+  "$platter" info luks:pass:v.luks
+}
+
 run_test "QEMU's volume is read" test_qemu_writes
 run_test "QEMU reads what we write, AES-256" test_qemu_reads 512
 run_test "QEMU reads what we write, AES-128" test_qemu_reads 256
@@ -190,4 +205,5 @@ run_test "other ciphers" test_other_ciphers
 run_test "work without bounds" test_work_without_bounds
 run_test "no header" test_no_header
 run_test "limits for the size of files" test_room_for_files
+run_test "no libcryptsetup" test_no_library
 t_done
