@@ -30,7 +30,7 @@ t_tmp=$(mktemp -d "${TMPDIR:-/tmp}/platter-test.XXXXXX") || exit 99
 tmp=$t_tmp
 
 # at_exit COMMAND ARG... : runs it when the test (or the script) ends, last registered first.
-at_exit() { t_undo+=("$(printf '%q ' "$@")"); }
+at_exit() { printf -v "t_undo[${#t_undo[@]}]" '%q ' "$@"; }
 
 t_run_undo() {
   local i failed=0
@@ -51,6 +51,10 @@ trap t_leave EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 at_exit rm -rf "$t_tmp"
+
+# pause SECONDS: sleeps, without a process of its own; nobody ever writes to this.
+mkfifo "$t_tmp/never" || exit 99
+pause() { read -rt "$1" <>"$t_tmp/never" || true; }
 
 # diag [TEXT...]: diagnostics, from the arguments or from standard input.
 diag() { if (($#)); then printf '%s\n' "$*"; else cat; fi | sed 's/^/# /'; }
@@ -77,6 +81,14 @@ skip_test() {
 # need PROGRAM PACKAGE: skips when the program is not there.
 need() {
   command -v "$1" >/dev/null 2>&1 || skip_test "there is no program '$1' (apt-get install $2)"
+  [[ $1 != python3 ]] || t_system_python
+}
+
+# What is first in PATH may be a script that looks for an interpreter (pyenv's does), and takes ten times as long as most of what is asked.
+t_system_python() {
+  [[ -x /usr/bin/python3 && $PATH != "$t_tmp/bin:"* ]] || return 0
+  [[ -e $t_tmp/bin ]] || { mkdir "$t_tmp/bin" && ln -s /usr/bin/python3 "$t_tmp/bin/python3"; }
+  PATH=$t_tmp/bin:$PATH
 }
 
 # need_helper NAME PACKAGE: sets `helper` to the test program tests/NAME; skips when it was not built.
@@ -89,6 +101,12 @@ need_helper() {
 need_shared() {
   [[ -n $SHARED && -e $SHARED/${1:-} ]] ||
     skip_test "there is no folder '../shared${1:+/$1}' beside the project, nor SHARED=DIR"
+}
+
+# unpack_image NAME FILE: a reference image, sparse. Those that a test needs alone: all of them take long.
+unpack_image() {
+  [[ $2 != */* ]] || mkdir -p "${2%/*}"
+  xz -dc "$SHARED/images/$1.xz" | dd of="$2" bs=64K iflag=fullblock conv=sparse status=none
 }
 
 # run_test NAME FUNCTION [ARG...]
@@ -136,6 +154,26 @@ fails() {
   [[ $status -ge 1 && $status -lt 60 ]] || { echo "exit status $status, expected a failure: $*"; return 1; }
 }
 
+# exits STATUS COMMAND...: it ends with that status; what it printed is in out and err.
+exits() {
+  local wanted=$1 status=0 text
+  shift
+  "$@" >out 2>err || status=$?
+  for text in out err; do # the beginning of both, shown without a process
+    IFS= read -rN 4000 text <"$text" || true
+    printf '%s' "$text"
+  done
+  [[ $status = "$wanted" ]] || { echo "exit status $status, expected $wanted: $*"; return 1; }
+}
+
+# says TEXT...: the message in err is exactly this line, or these.
+says() {
+  local wanted got
+  printf -v wanted '%s\n' "$@"
+  IFS= read -rd '' got <err || true
+  [[ $got = "$wanted" ]] || { printf 'expected:\n%sgot:\n%s' "$wanted" "$got"; return 1; }
+}
+
 # SHA-256 of standard input as sha256sum prints it, by what uses the processor's instructions for it where that is there.
 sha256() {
   if command -v openssl >/dev/null; then openssl dgst -sha256 -r | sed 's/ .*/  -/'; else sha256sum; fi
@@ -173,10 +211,10 @@ start_nbdkit() {
   nbdkit_with_plugin -f --exit-with-parent -U "$nbd_socket" -P "$dir/pid" "$@" >"$nbd_log" 2>&1 &
   nbd_pid=$!
   at_exit stop_nbdkit "$nbd_pid" "$nbd_log"
-  for ((i = 0; i < 600; i++)); do
+  for ((i = 0; i < 1500; i++)); do
     [[ ! -s $dir/pid ]] || return 0
     kill -0 "$nbd_pid" 2>/dev/null || break
-    sleep 0.05
+    pause 0.02
   done
   echo "nbdkit did not come up: $*"
   return 1
@@ -188,9 +226,9 @@ stop_nbdkit() {
   [[ -e $log && ! -e $log.stopped ]] || return 0
   : >"$log.stopped"
   kill "$pid" 2>/dev/null || true
-  for ((i = 0; i < 600; i++)); do
+  for ((i = 0; i < 1500; i++)); do
     kill -0 "$pid" 2>/dev/null || break
-    sleep 0.05
+    pause 0.02
   done
   ! kill -KILL "$pid" 2>/dev/null || echo "nbdkit did not end and was killed"
   wait "$pid" || status=$?

@@ -112,7 +112,7 @@ mount_fuse() {
   for ((i = 0; i < 200; i++)); do
     [[ ! -e $2/nbd ]] || return 0
     kill -0 "$fuse_pid" 2>/dev/null || break
-    sleep 0.05
+    pause 0.05
   done
   cat nbdfuse.log
   grep -qE 'Operation not permitted|fusermount' nbdfuse.log && skip_test "FUSE cannot be mounted here"

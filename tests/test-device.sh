@@ -14,7 +14,7 @@ start_device() {
   for ((i = 0; i < 600; i++)); do
     [[ ! -s device.out ]] || return 0
     kill -0 "$device_pid" 2>/dev/null || break
-    sleep 0.05
+    pause 0.05
   done
   cat device.log
   return 1
@@ -171,7 +171,7 @@ assert c.recv(100)
 open("connected", "w")
 assert c.recv(100) == b"" and v.recv(100) == b""' &
   local i client=$!
-  for ((i = 0; i < 600; i++)); do [[ ! -e connected ]] || break; sleep 0.05; done
+  for ((i = 0; i < 600; i++)); do [[ ! -e connected ]] || break; pause 0.05; done
   stop_device
   wait "$client"
   [[ ! -e s && ! -e c ]]

@@ -18,7 +18,7 @@ say() {
   echo "$1" >control
   for ((i = 0; i < 600; i++)); do
     [[ ! -s control.reply ]] || break
-    sleep 0.05
+    pause 0.05
   done
   grep -q '^ok' control.reply || { cat control.reply; return 1; }
 }

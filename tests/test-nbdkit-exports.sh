@@ -173,7 +173,7 @@ stop_daemon() {
   kill "$1" || return 1
   for ((i = 0; i < 200; i++)); do
     kill -0 "$1" 2>/dev/null || return 0
-    sleep 0.05
+    pause 0.05
   done
   return 1
 }

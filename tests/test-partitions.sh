@@ -216,7 +216,7 @@ test_daemon() {
     nbdcopy "nbd+unix:///?socket=$tmp/daemon" back
     cmp content back
     kill "$(cat pid)"
-    while kill -0 "$(cat pid)" 2>/dev/null; do sleep 0.1; done
+    while kill -0 "$(cat pid)" 2>/dev/null; do pause 0.1; done
     t_undo=()
     rm -f daemon
   done
@@ -227,7 +227,7 @@ kernel() {
   local device part
   device=$(losetup -b "$2" -P --show -f "$1") || skip_test "no loop device can be had"
   at_exit losetup -d "$device"
-  for ((i = 0; i < 50; i++)); do compgen -G "/sys/block/${device#/dev/}/${device#/dev/}p*" >/dev/null && break; sleep 0.1; done
+  for ((i = 0; i < 50; i++)); do compgen -G "/sys/block/${device#/dev/}/${device#/dev/}p*" >/dev/null && break; pause 0.1; done
   compgen -G "/sys/block/${device#/dev/}/${device#/dev/}p*" >/dev/null || skip_test "this kernel knows no partitions"
   for part in "/sys/block/${device#/dev/}/${device#/dev/}"p*; do
     echo "$(cat "$part/partition") $(($(cat "$part/start") * 512)) $(($(cat "$part/size") * 512))"

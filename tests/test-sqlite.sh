@@ -101,7 +101,7 @@ test_locked_by_sqlite() {
   echo "BEGIN IMMEDIATE; UPDATE meta SET value=value; SELECT 'ready';" >&9
   for ((i = 0; i < 200; i++)); do
     ! grep -q ready sqlite.log || break
-    sleep 0.05
+    pause 0.05
   done
   refused sql:disk.db 2>&1 | tee out
   grep -q "sqlite3" out
@@ -161,7 +161,7 @@ test_flush_is_synced() {
   at_exit end_trace "$tracer"
   for ((i = 0; i < 200; i++)); do
     ! grep -q attached attached || break
-    sleep 0.05
+    pause 0.05
   done
   io "write -P 1 0 4k" flush
   # what is there by the time of the answer: after the last write to the log comes a sync of it

@@ -48,7 +48,7 @@ killed() {
   rm -rf now
   cp -r "$old" now
   (cd now && exec "$platter" "$@" >/dev/null 2>&1) &
-  sleep "$delay"
+  pause "$delay"
   kill -KILL $! 2>/dev/null || true
   wait $! 2>/dev/null || true
 }
@@ -157,7 +157,7 @@ stopped() {
   rm -rf now
   cp -r "$old" now
   (cd now && exec env --default-signal=INT,TERM "$platter" "$@" >/dev/null) &
-  sleep "$delay"
+  pause "$delay"
   kill "-$signal" $! 2>/dev/null || true
   wait $! || status=$?
   [[ $status = 0 || $status = $((128 + $(kill -l "$signal"))) ]] || { echo "exit status $status after SIG$signal"; return 1; }

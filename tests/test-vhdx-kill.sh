@@ -37,7 +37,7 @@ test_killed_under_load() {
     start_nbdkit vhdx:a.vhdx
     writer &
     pid=$!
-    sleep "0.$((RANDOM % 7 + 2))"
+    pause "0.$((RANDOM % 7 + 2))"
     kill -9 "$nbd_pid"
     wait "$nbd_pid" || true
     : >"$nbd_log.stopped"
