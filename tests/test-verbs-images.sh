@@ -3,21 +3,6 @@
 # Verbs on VHD and VHDX files: create, convert, resize, info, map, check, compact, commit, rebase, with qemu-img and libvhdi as referees.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
 
-# exits STATUS COMMAND...: it ends with that status; what it printed is in out and err.
-exits() {
-  local wanted=$1 status=0
-  shift
-  "$@" >out 2>err || status=$?
-  head -c 4000 out err
-  [[ $status = "$wanted" ]] || { echo "exit status $status, expected $wanted: $*"; return 1; }
-}
-
-# says TEXT: the message in err is exactly this line, or these.
-says() {
-  cp err err.shown
-  printf '%s\n' "$@" | diff - err.shown
-}
-
 # make_raw FILE: 12 MiB with 3 MiB of data, and a little near the end.
 make_raw() {
   head -c 3M /dev/urandom >"$1"
@@ -39,7 +24,13 @@ block_option() { case $1 in vhd) echo "block=${vhd_block:-512K}" ;; vhdx) echo '
 qemu_name() { case $1 in vhd) echo vpc ;; vhdx) echo vhdx ;; esac; }
 
 # make_chain FORMAT: base.FORMAT, child.FORMAT over it with changes, of whole `grain` bytes, and want, what the child shows.
+# Made once, and then copied: every test runs in the same folder, so the paths in them are right.
 make_chain() {
+  local kept=$t_tmp/chain-$1-${vhd_block:-}-${grain:-}
+  if [[ -e $kept ]]; then
+    cp -a "$kept/." .
+    return
+  fi
   make_raw raw
   exits 0 "$platter" convert raw "$1:base.$1;$(block_option "$1")"
   exits 0 "$platter" create "$1:child.$1;parent=base.$1;$(block_option "$1")"
@@ -49,9 +40,11 @@ make_chain() {
     at=$((at / ${grain:-1} * ${grain:-1}))
     printf "%-${grain:-1}s" "changed at $at" >piece
     "$platter" write --offset "$at" "child.$1" <piece
-    dd if=piece of=want bs=1 seek="$at" conv=notrunc status=none
+    dd if=piece of=want bs=64K oflag=seek_bytes seek="$at" conv=notrunc status=none
   done
   shows "child.$1" want
+  mkdir "$kept"
+  cp -a raw want "base.$1" "child.$1" "$kept"
 }
 
 # ------------------------------------------------------------------ create, convert, resize
