@@ -145,7 +145,7 @@ test_section() {
 
 # Whatever is wrong with a file, each verb says so in one line, with the file's name, and in time.
 test_all_verbs() {
-  local file=$1 verb line status
+  local file=$1 verb line i verbs=() lines=() got
   fresh
   for verb in info map measure hash bench read commit compact rebase resize write zero trim compare convert 'info --lint=azure'; do
     case $verb in
@@ -157,13 +157,18 @@ test_all_verbs() {
       'info --lint=azure') [[ $file = absent* || $file = dir* || $file = fifo* ]] || continue; line="platter $verb $file" ;;
       *) line="platter $verb $file" ;;
     esac
-    answers <<<"\$ $line" >"$t_tmp/got"
-    status=$(sed -n 2p "$t_tmp/got")
-    if [[ $status != 1 && ! ($verb = compare && $status = 3) ]] || [[ $(wc -l <"$t_tmp/got") != 3 ]] || ! sed -n 3p "$t_tmp/got" | grep -q "^| platter ${verb%% *}: .*$file"; then
-      cat "$t_tmp/got"
-      return 1
-    fi
+    verbs+=("${verb%% *}")
+    lines+=("\$ $line")
   done
+  printf '%s\n' "${lines[@]}" | answers >"$t_tmp/got"
+  cat "$t_tmp/got"
+  mapfile -t got <"$t_tmp/got"
+  for i in "${!verbs[@]}"; do # each has answered with its status and one line
+    verb=${verbs[i]}
+    [[ ${got[i * 3]} = "${lines[i]}" && ${got[i * 3 + 2]} = "| platter $verb: "*"$file"* ]]
+    [[ ${got[i * 3 + 1]} = 1 || ($verb = compare && ${got[i * 3 + 1]} = 3) ]]
+  done
+  [[ ${#got[@]} = $((3 * ${#verbs[@]})) ]]
   [[ ! -e new.img && -z $(find . -name '.*.RANDOM') ]]
 }
 
