@@ -48,11 +48,12 @@ AC_DEFUN([PLATTER_SONAME], [
 ])
 
 dnl PLATTER_TEST_LINKER: sets TEST_LINKER to what makes the compiler link with gold, where that works: of some hundred
-dnl programs for tests it links each in half the time. What is installed is linked as the compiler wants it.
+dnl programs for tests it links each in half the time. Not where it has something to say, as it has of clang's ASan. What is
+dnl installed is linked as the compiler wants it.
 AC_DEFUN([PLATTER_TEST_LINKER], [
   AC_MSG_CHECKING([whether tests can be linked with gold])
   platter_save_LDFLAGS=$LDFLAGS
-  LDFLAGS="$LDFLAGS $SANITIZER_FLAGS -fuse-ld=gold"
+  LDFLAGS="$LDFLAGS $SANITIZER_FLAGS -fuse-ld=gold -Wl,--fatal-warnings"
   AC_LINK_IFELSE([AC_LANG_PROGRAM()], [AC_MSG_RESULT([yes]); TEST_LINKER=-fuse-ld=gold], [AC_MSG_RESULT([no]); TEST_LINKER=])
   LDFLAGS=$platter_save_LDFLAGS
   AC_SUBST([TEST_LINKER])
