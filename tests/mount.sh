@@ -18,6 +18,11 @@
 : "${top_builddir:?comes from tests/lib.sh}" "${t_tmp:?}" "${tmp:?}"
 # shellcheck disable=SC2034 # for the tests
 call=$top_builddir/tests/mount-call fsx=$top_builddir/tests/mount-fsx crowd=$top_builddir/tests/mount-crowd
+# How long what works at random does so; MOUNT_LONG in the environment: ten times as long.
+# shellcheck disable=SC2034
+operations=1000 seconds=1
+# shellcheck disable=SC2034
+[[ -z ${MOUNT_LONG:-} ]] || operations=10000 seconds=10
 user=65534 is_root=1
 # What root gets who opens a read-only file to write; others are stopped by its mode.
 # shellcheck disable=SC2034 # for the tests
@@ -103,10 +108,10 @@ start_mount() {
   "${as[@]}" "$platter" mount --pid-file "$dir/pid" "$@" >"$mount_log" 2>&1 &
   mount_pid=$!
   at_exit end_mount "$mount_pid" "$(realpath "$1")" "$mount_log"
-  for ((i = 0; i < 600; i++)); do
+  for ((i = 0; i < 1500; i++)); do
     [[ ! -s $dir/pid ]] || return 0
     kill -0 "$mount_pid" 2>/dev/null || break
-    sleep 0.05
+    pause 0.02
   done
   echo "the mount did not come up: $*"
   cat "$mount_log"
@@ -140,22 +145,34 @@ end_daemon() {
   return "$status"
 }
 
-is_platter() { grep -q platter "/proc/$1/comm" 2>/dev/null; }
+is_platter() {
+  local name
+  { read -r name <"/proc/$1/comm"; } 2>/dev/null && [[ $name = *platter* ]]
+}
 
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
   local i
-  for ((i = 0; i < $1 * 20; i++)); do
+  for ((i = 0; i < $1 * 50; i++)); do
     ! "${@:2}" >/dev/null 2>&1 || return 0
-    sleep 0.05
+    pause 0.02
   done
   echo "not within $1 seconds: ${*:2}"
   return 1
 }
 
 has_ended() { ! is_running "$1"; }
-is_running() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:.*zombie' "/proc/$1/status" 2>/dev/null; }
-is_mounted() { grep -q " $1 .* fuse.platter " /proc/self/mountinfo; }
+is_running() {
+  local stat
+  { read -r stat <"/proc/$1/stat"; } 2>/dev/null && [[ ${stat##*) } != Z* ]]
+}
+is_mounted() {
+  local line
+  while read -r line; do
+    [[ $line != *" $1 "*" fuse.platter "* ]] || return 0
+  done </proc/self/mountinfo
+  return 1
+}
 
 # stop_mount [PID [LOG]]: SIGTERM; then it has to end well.
 stop_mount() {
@@ -209,7 +226,7 @@ end_mount() {
 
 # A program that hangs is ended; a function is run as it is.
 in_time() {
-  if [[ $(type -t "$1") = file ]]; then timeout 30 "${as[@]}" "$@"; else "$@"; fi
+  if declare -F "$1" >/dev/null; then "$@"; else timeout 30 "${as[@]}" "$@"; fi
 }
 
 # gives RESULT COMMAND...: what it prints on standard output is RESULT.
@@ -223,7 +240,7 @@ gives() {
 holds() {
   dd if="$1" bs=64K iflag=skip_bytes,count_bytes skip="$2" count="$3" status=none >range
   gives "$(numfmt --from=iec "$3")" stat -c %s range
-  gives 0 bash -c "tr -d '$4' <range | wc -c"
+  [[ $(tr -d "$4" <range | wc -c) = 0 ]] || { echo "$1 holds something else than '$4' at $2"; return 1; }
 }
 
 # refused STATUS TEXT COMMAND...: it ends with that status, and TEXT (a basic regular expression) is in its error.

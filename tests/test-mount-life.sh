@@ -171,7 +171,7 @@ test_waits_for_users() {
   # It serves as before.
   gives 4096 "$call" write m/d 0 4096 65
   gives 4096 "$call" read m/d 0 4096
-  sleep 0.5
+  pause 0.5
   is_running "$mount_pid"
   let_go "$holder"
   ended_saying "in use"
@@ -335,8 +335,8 @@ test_umount_under_load() {
   truncate -s 4M image && give_user image
   start_mount m d=image e=mem:4M --grace 0 "$@"
   for i in 1 2 3; do write_on m/d && write_on m/e; done
-  sleep 0.3
-  for i in {1..20}; do
+  pause 0.3
+  for i in {1..8}; do
     "${as[@]}" "$platter" umount m 2>umount.err || grep -q 'in use' umount.err
     is_mounted "$PWD/m" || break
   done

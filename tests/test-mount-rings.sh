@@ -41,7 +41,7 @@ test_switched_off_meanwhile() {
   mkdir m
   for i in {1..9}; do
     echo Y >"$switch"
-    (sleep "0.0$i" && echo N >"$switch") &
+    (pause "0.0$i" && echo N >"$switch") &
     off=$!
     start_mount m d=mem:1M
     wait "$off"
@@ -54,7 +54,7 @@ random() {
   mkdir m && give_user m
   truncate -s 2M image && give_user image
   mount_on_rings m a=file:image 'b=mem:1M;block=4096' -o "$1"
-  "${as[@]}" "$fsx" block=4096 "${@:2}" m/a m/b
+  "${as[@]}" "$fsx" block=4096 operations="$operations" "${@:2}" m/a m/b
   "${as[@]}" cmp m/a a.model
   "${as[@]}" cmp m/b b.model
   stop_mount
@@ -64,7 +64,7 @@ random() {
 crowd() {
   mkdir m
   mount_on_rings m "d=$2" -o "$1"
-  "$crowd" "${@:3}" m/d
+  "$crowd" seconds="$seconds" "${@:3}" m/d
   stop_mount
 }
 
@@ -100,7 +100,7 @@ test_killed() {
   mount_on_rings m d=delay:20:mem:8M -o direct_io
   (while dd if=m/d of=/dev/null bs=64k status=none; do :; done) 2>/dev/null &
   reader=$!
-  sleep 0.2
+  pause 0.2
   kill_mount
   wait_for 30 has_ended "$reader"
   "$platter" umount m
@@ -113,9 +113,9 @@ test_unmounted_in_use() {
   mount_on_rings m d=delay:20:mem:8M -o direct_io
   (exec 5<m/d && while dd bs=64k count=1 of=/dev/null status=none <&5; do :; done) 2>/dev/null &
   reader=$!
-  sleep 0.2
+  pause 0.2
   umount -l m
-  sleep 0.1
+  pause 0.1
   kill "$reader"
   ended_well
 }
