@@ -480,10 +480,10 @@ static void test_price_of_sequential_fill(void)
 	end(l);
 }
 
-/* `percent` of the pages of 1 GiB, each once, in a random order. */
-static void check_price_at_random(unsigned percent)
+/* `percent` of the first `size` bytes of 1 GiB in pages, each once, in a random order. */
+static void check_price_at_random(uint64_t size, unsigned percent)
 {
-	uint64_t pages = (UINT64_C(1) << 30) / PAGE / (contract_slowness() > 1 ? 8 : 1), filled = pages * percent / 100;
+	uint64_t pages = size / PAGE / (contract_slowness() > 1 ? 8 : 1), filled = pages * percent / 100;
 	uint64_t before = process_resident();
 	struct layer *l = make(1 << 30, true);
 	struct random r = random_stream(percent);
@@ -506,9 +506,9 @@ static void check_price_at_random(unsigned percent)
 
 static void test_price_of_random_fill(void)
 {
-	check_price_at_random(25);
-	check_price_at_random(5);
-	check_price_at_random(1);
+	check_price_at_random(256 << 20, 25);
+	check_price_at_random(1 << 30, 5);
+	check_price_at_random(1 << 30, 1);
 }
 
 /* Writing and discarding the same over and over does not grow. */
