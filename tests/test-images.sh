@@ -4,18 +4,11 @@
 # several independent readers agree on.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
 need_shared images/MANIFEST.md
-need_shared images/unpack
 need_plugin
 need nbdcopy libnbd-bin
 need qemu-img qemu-utils
 need qemu-io qemu-utils
 need xz xz-utils
-
-images=$tmp/images
-"$SHARED/images/unpack" "$images" >"$tmp/unpack.log" 2>&1 || {
-  diag <"$tmp/unpack.log"
-  skip_test "the images cannot be unpacked"
-}
 
 # Larger ones take long, and there are smaller ones of the same writers.
 most_bytes=$((64 << 20))
@@ -36,10 +29,10 @@ format_of() {
   esac
 }
 
-# A copy: an image whose log is not empty is repaired when QEMU opens it.
+# An image whose log is not empty is repaired when QEMU opens it.
 test_image() {
   local file=$1 size=$2 sum=$3 before
-  cp --sparse=always "$images/$file" image
+  unpack_image "$file" image
   [[ $file != *log* ]] || qemu-img check -r all -f "$(format_of "$file")" image || true
   qemu-img convert -f "$(format_of "$file")" -O raw image raw
   [[ $(stat -c %s raw) = "$size" ]]
