@@ -3,15 +3,6 @@
 # The platter command: verbs, help, errors, exit statuses.
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
 
-# exits STATUS COMMAND...: it ends with that status; what it printed is in out and err.
-exits() {
-  local wanted=$1 status=0
-  shift
-  "$@" >out 2>err || status=$?
-  cat out err
-  [[ $status = "$wanted" ]] || { echo "exit status $status, expected $wanted: $*"; return 1; }
-}
-
 # Every verb, as the command itself lists them.
 verbs() { "$platter" --help | sed -n 's/^  \([a-z]*\) .*/\1/p'; }
 
