@@ -224,9 +224,9 @@ end_mount() {
   return 1
 }
 
-# A program that hangs is ended; a function is run as it is.
+# A program that hangs is ended; a function, or what only the shell has, is run as it is.
 in_time() {
-  if declare -F "$1" >/dev/null; then "$@"; else timeout 30 "${as[@]}" "$@"; fi
+  if declare -F "$1" >/dev/null || ! type -P "$1" >/dev/null; then "$@"; else timeout 30 "${as[@]}" "$@"; fi
 }
 
 # gives RESULT COMMAND...: what it prints on standard output is RESULT.
