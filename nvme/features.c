@@ -19,6 +19,7 @@ enum capability { /* as Get Features tells with SEL 3 */
 enum select { CURRENT, DEFAULT, SAVED, SUPPORTED };
 
 #define CDW10_SAVE (UINT32_C(1) << 31)
+#define ARBITRATION_DEFAULT 7u /* bursts have no limit: all that is new in a queue is fetched at once */
 #define COMPOSITE_OVER 343u
 #define ASYNC_DEFAULT 0x11fu
 #define RESERVATION_MASK_BITS 0xeu
@@ -393,7 +394,7 @@ static const struct row {
 	unsigned capabilities;
 	uint32_t fallback; /* default */
 } rows[256] = {
-	[NVME_FEATURE_ARBITRATION] = {get_arbitration, set_arbitration, CHANGEABLE, 0},
+	[NVME_FEATURE_ARBITRATION] = {get_arbitration, set_arbitration, CHANGEABLE, ARBITRATION_DEFAULT},
 	[NVME_FEATURE_POWER] = {get_power, set_power, CHANGEABLE, 0},
 	[NVME_FEATURE_TEMPERATURE] = {get_temperature, set_temperature, CHANGEABLE, COMPOSITE_OVER},
 	[NVME_FEATURE_ERROR_RECOVERY] = {get_recovery, set_recovery, CHANGEABLE | PER_NAMESPACE, 0},
@@ -498,6 +499,7 @@ void nvme_features_reset(struct nvme *c)
 	uint32_t most = c->max_queues - 1;
 
 	c->settings = (struct nvme_settings){
+		.arbitration = ARBITRATION_DEFAULT,
 		.over = COMPOSITE_OVER,
 		.queues = most | most << 16,
 		.async_events = ASYNC_DEFAULT,
