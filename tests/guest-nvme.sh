@@ -73,7 +73,7 @@ boot() {
 # when FILE COMMAND...: as soon as the guest has made /share/FILE, in the background.
 when() {
   (
-    for ((i = 0; i < 4000; i++)); do
+    for ((i = 0; i < GUEST_SECONDS * 20; i++)); do
       [[ -e share/$1 ]] && { "${@:2}"; exit; }
       sleep 0.05
     done
@@ -129,7 +129,7 @@ guest_sync='
 
 kill_one() { # WHOM FILE LINES
   local pid i
-  for ((i = 0; i < 4000; i++)); do
+  for ((i = 0; i < GUEST_SECONDS * 20; i++)); do
     [[ -e share/$2 && $(wc -l <"share/$2") -ge $3 ]] && break
     sleep 0.05
   done

@@ -13,15 +13,17 @@ need_guest() {
   [[ $SANITIZERS = no ]] || skip_test "the guest would take too long with sanitizers"
 }
 
+: "${GUEST_SECONDS:=1500}"
+
 # boot_guest MODULES SCRIPT ARG... : runs SCRIPT in a guest with these kernel modules; ARG are QEMU's. What the script leaves in
 # /share is in ./share then. guest_qemu is the QEMU to take, if not that of the system, guest_append what the kernel is told besides;
-# GUEST_SECONDS is the longest it may take.
+# GUEST_SECONDS is the longest it may take: enough for a busy machine without KVM.
 boot_guest() {
   local kernel initramfs=$tmp/guest.cpio
   kernel=$("$SHARED/guest/get-kernel") || skip_test "there is no kernel for the guest (get-kernel failed)"
   "$SHARED/guest/make-initramfs" -o "$initramfs" -k "$kernel" --9p -m "$1"
   mkdir -p share
-  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t "${GUEST_SECONDS:-240}" \
+  "$SHARED/guest/run-guest" -k "$kernel" -i "$initramfs" --host-root --share "$PWD/share" -t "$GUEST_SECONDS" \
     ${guest_qemu:+--qemu "$guest_qemu"} ${guest_append:+--append "$guest_append"} -c "$2" -- "${@:3}"
 }
 

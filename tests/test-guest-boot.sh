@@ -39,7 +39,7 @@ EOF
 firmware() {
   local status=0
   # shellcheck disable=SC2154 # guest.sh sets it
-  timeout -k 5 "${GUEST_SECONDS:-240}" "$guest_qemu" -accel tcg -M "${machine:-q35},memory-backend=ram" -m "$2" \
+  timeout -k 5 "$GUEST_SECONDS" "$guest_qemu" -accel tcg -M "${machine:-q35},memory-backend=ram" -m "$2" \
     -object "memory-backend-memfd,id=ram,size=$2M,share=on" -nodefaults -no-user-config -display none -no-reboot \
     -serial file:said -device isa-debug-exit,iobase=0xf4,iosize=1 \
     -device "{\"driver\":\"vfio-user-pci\",\"bootindex\":0,\"socket\":{\"type\":\"unix\",\"path\":\"$PWD/s\"}}" "${@:3}" || status=$?

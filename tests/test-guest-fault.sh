@@ -33,7 +33,7 @@ script='
 # cut_behind N: cuts the power once N files are synced.
 cut_behind() {
   local i
-  for ((i = 0; i < 4000; i++)); do
+  for ((i = 0; i < GUEST_SECONDS * 20; i++)); do
     if [[ -e share/synced && $(wc -l <share/synced) -ge $1 ]]; then
       echo ";power=off" >control
       return 0

@@ -8,7 +8,6 @@
 need_device
 
 rounds=${GUEST_ROUNDS:-10}
-: "${GUEST_SECONDS:=1500}"
 # shellcheck disable=SC2034 # for boot()
 guest_processors=4
 
