@@ -144,6 +144,7 @@ kill_one() { # WHOM FILE LINES
 # boot_and_kill WHOM [NAME [LINES]]: the guest syncs files, told of in share/NAME, until either it or the server is killed at so many.
 boot_and_kill() {
   kill_one "$1" "${2:-$1}" "${3:-30}" &
+  at_exit end_device $!
   boot "set -- ${2:-$1}; $guest_sync" && return 1
   wait $!
 }
