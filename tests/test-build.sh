@@ -31,8 +31,17 @@ test_scripts() {
     build-aux/run-test build-aux/coverage tests/*.sh
 }
 
+# Two tests of one name, a program and a script, have one log: the harness runs the first and takes it for both.
+test_logs() {
+  local script
+  for script in "$top_srcdir"/tests/test-*.sh; do
+    [[ ! -e ${script%.sh}.c ]] || { echo "$script has the log of ${script%.sh}.c"; return 1; }
+  done
+}
+
 run_test "the plugin exports plugin_init and nothing else" test_symbols
 run_test "nbdkit loads the plugin" test_loads
 run_test "platter version says the version of the build" test_version
+run_test "each test has a log of its own" test_logs
 run_test "the scripts pass shellcheck" test_scripts
 t_done
