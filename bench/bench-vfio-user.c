@@ -3,9 +3,10 @@
  * bench-vfio-user: how fast a client in another address space is served, with doorbells that are polled
  *
  * 4 KiB random reads of a disk in memory, by a client that maps the page of doorbells and looks for completions all the time, as
- * drivers in user space do: no message, no interrupt, no system call is part of a command. The client is a process of its own. All of the
- * disk holds data. What is read lies first within 8 MiB of it, which caches hold, so that one sees what the way costs; then anywhere, and
- * beside that stands what memcpy(3) alone takes for blocks out of as much memory. Last comes the processor time that an idle server takes.
+ * drivers in user space do: no message, no interrupt, no system call is part of a command. The client is a process of its own. One disk
+ * was never written to; all of the other holds data, and what is read of that lies first within 8 MiB, which caches hold, so that one sees
+ * what the way costs; then anywhere, and beside that stands what memcpy(3) alone takes for blocks out of as much memory. Last comes the
+ * processor time that an idle server takes.
  *
  *     bench-vfio-user [--quick]
  */
@@ -21,6 +22,7 @@
 #include "vmm/nvme-device.h"
 #include "vmm/vfio-user.h"
 
+enum { FULL = 1, EMPTY = 2 }; /* namespaces */
 enum { BLOCK = 4096, DISK_MIB = 1024, CACHED_MIB = 8, BUFFERS = 256 };
 
 static unsigned total = 2000000;
@@ -33,24 +35,24 @@ static uint64_t random_block(unsigned mib)
 	return bench_random(&state) % (mib * UINT64_C(256));
 }
 
-static void submit(struct client_queue *q, char *buffers, unsigned mib)
+static void submit(struct client_queue *q, char *buffers, uint32_t nsid, unsigned mib)
 {
-	struct nvme_sqe sqe = {.opcode = NVME_IO_READ, .nsid = put32(1), .cdw12 = put32(7)};
+	struct nvme_sqe sqe = {.opcode = NVME_IO_READ, .nsid = put32(nsid), .cdw12 = put32(7)};
 
 	sqe.prp1 = put64(client_address(q->c, buffers + q->tail % BUFFERS * BLOCK));
 	sqe.cdw10 = put32((uint32_t)random_block(mib) * 8);
 	client_submit(q, &sqe);
 }
 
-/* Keeps `depth` reads of the first `mib` MiB in flight; what is collected in one look is replaced, and rung for, in one. ns each. */
-static double measure(struct client_queue *q, char *buffers, unsigned mib, unsigned depth)
+/* Keeps `depth` reads of the disk's first `mib` MiB in flight; what is collected in one look is replaced, and rung for, in one. ns each. */
+static double measure(struct client_queue *q, char *buffers, uint32_t nsid, unsigned mib, unsigned depth)
 {
 	uint64_t start = wait_now();
 	unsigned submitted = 0, done = 0;
 	uint16_t cid, status;
 
 	for (; submitted < depth; submitted++)
-		submit(q, buffers, mib);
+		submit(q, buffers, nsid, mib);
 	client_ring(q);
 	while (done < total) {
 		unsigned before = done;
@@ -59,7 +61,7 @@ static double measure(struct client_queue *q, char *buffers, unsigned mib, unsig
 				bench_die("status 0x%x", status);
 			done++;
 			if (submitted < total) {
-				submit(q, buffers, mib);
+				submit(q, buffers, nsid, mib);
 				submitted++;
 			}
 		}
@@ -91,13 +93,14 @@ static void measure_memcpy(char *buffers)
 	munmap(memory, bytes);
 }
 
-static void measure_depths(struct client_queue *q, char *buffers, unsigned mib)
+static void measure_depths(struct client_queue *q, char *buffers, uint32_t nsid, unsigned mib)
 {
 	static const unsigned depths[] = {1, 8, 32, 128};
 
 	for (unsigned i = 0; i < sizeof(depths) / sizeof(depths[0]); i++) {
-		double ns = measure(q, buffers, mib, depths[i]);
-		printf("within %4u MiB, depth %-3u %8.1f ns %12.0f a second\n", mib, depths[i], ns, 1e9 / ns);
+		double ns = measure(q, buffers, nsid, mib, depths[i]);
+		printf("%s, within %4u MiB, depth %-3u %8.1f ns %12.0f a second\n", nsid == EMPTY ? "empty" : "full ", mib, depths[i],
+		       ns, 1e9 / ns);
 	}
 }
 
@@ -111,8 +114,9 @@ static void client_main(const char *path)
 	    !client_enable(&c, &admin) || !client_create_queue(&admin, &q, 1, 256, false))
 		bench_die("cannot set up the controller");
 	buffers = client_alloc(&c, BUFFERS * BLOCK);
-	measure_depths(&q, buffers, CACHED_MIB);
-	measure_depths(&q, buffers, DISK_MIB);
+	measure_depths(&q, buffers, EMPTY, DISK_MIB);
+	measure_depths(&q, buffers, FULL, CACHED_MIB);
+	measure_depths(&q, buffers, FULL, DISK_MIB);
 	measure_memcpy(buffers);
 	client_close(&c);
 }
@@ -140,15 +144,16 @@ static void start(struct server *s, const char *path)
 {
 	CLEANUP_ERROR struct error err = {0};
 	static const struct nvme_options options;
-	struct disk *disk;
+	struct disk *disk, *empty;
 
 	if (loop_start(NULL, &s->loop, &err) || loop_start(NULL, &s->work, &err) ||
 	    vfio_user_create(path, s->loop, NULL, &s->v, &err) ||
 	    nvme_device_create(&options, NVME_DOORBELLS_POLL, vfio_user_memory(s->v), &s->work, 1, &s->d, &err) ||
-	    disk_open("mem:1G", 0, &disk, &err))
+	    disk_open("mem:1G", 0, &disk, &err) || disk_open("mem:1G", 0, &empty, &err))
 		bench_die("%s", error_text(&err));
 	fill(disk);
-	if (nvme_add_namespace(nvme_device_controller(s->d), 0, disk, NULL, NULL, &err) ||
+	if (nvme_add_namespace(nvme_device_controller(s->d), FULL, disk, NULL, NULL, &err) ||
+	    nvme_add_namespace(nvme_device_controller(s->d), EMPTY, empty, NULL, NULL, &err) ||
 	    vfio_user_start(s->v, nvme_device_vmm(s->d), &err))
 		bench_die("%s", error_text(&err));
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Partition tables that other programs make are read as these programs, libblkid's own tools and the kernel read them.
+# Partition tables that other programs make are read as these programs and libblkid's own tools read them. (What a kernel finds: test-guest-partitions.sh.)
 . "${top_srcdir:?is set by make check}/tests/lib.sh"
 
 # ours FILE BLOCK NUMBER...: "NUMBER OFFSET SIZE TYPE UUID NAME" of each, as platter tells it.
@@ -222,34 +222,6 @@ test_daemon() {
   done
 }
 
-# The kernel's own numbers, places and sizes, from a loop device.
-kernel() {
-  local device part
-  device=$(losetup -b "$2" -P --show -f "$1") || skip_test "no loop device can be had"
-  at_exit losetup -d "$device"
-  for ((i = 0; i < 50; i++)); do compgen -G "/sys/block/${device#/dev/}/${device#/dev/}p*" >/dev/null && break; pause 0.1; done
-  compgen -G "/sys/block/${device#/dev/}/${device#/dev/}p*" >/dev/null || skip_test "this kernel knows no partitions"
-  for part in "/sys/block/${device#/dev/}/${device#/dev/}"p*; do
-    echo "$(cat "$part/partition") $(($(cat "$part/start") * 512)) $(($(cat "$part/size") * 512))"
-  done | sort -n >kernel
-}
-
-test_kernel() {
-  local block
-  need_tools
-  [[ $(id -u) = 0 ]] || skip_test "only root can have a loop device"
-  for block in 512 4096; do
-    make_table gpt "$block" 64M <<<"$gpt_script"
-    kernel gpt "$block"
-    same gpt "$block"
-    cut -d ' ' -f 1-3 ours | diff -u kernel -
-    make_table mbr "$block" 200M <<<"$mbr_script"
-    kernel mbr "$block"
-    same mbr "$block"
-    cut -d ' ' -f 1-3 ours | diff -u <(grep -v '^3 ' kernel) -
-  done
-}
-
 # One way to write it and back.
 test_spec() {
   need_tools
@@ -274,6 +246,5 @@ run_test "damaged GPT" test_damage
 run_test "overlapping partitions" test_overlapping
 run_test "a partition through nbdkit" test_nbd
 run_test "a partition in a database, served by a daemon" test_daemon
-run_test "the kernel sees the same" test_kernel
 run_test "specs" test_spec
 t_done
