@@ -59,6 +59,15 @@
 
 #define TAP_RUN(function) tap_run(#function, (function))
 
+/* The same where that is a test of this program at all: of one that is built with checkers some are none, and nothing is missing. */
+#define TAP_RUN_IF(condition, function) \
+	do { \
+		if (condition) \
+			TAP_RUN(function); \
+		else \
+			(void)(function); \
+	} while (0)
+
 /* Prints the plan; the value for main() to return. */
 #define TAP_DONE() tap_done()
 

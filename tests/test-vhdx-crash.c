@@ -3,7 +3,7 @@
  * The power goes at any moment: after each call that changed the file, with any legal part of what was not flushed, what opens
  * again holds what was promised, and old or new content where nothing was.
  *
- * In the environment: CRASH_CUTS, how many cuts are tried (2,000; fewer under checkers); CRASH_REFEREE, every how many of them qemu-img has to
+ * In the environment: CRASH_CUTS, how many cuts are tried (1,200; fewer under checkers); CRASH_REFEREE, every how many of them qemu-img has to
  * agree (50; 1 all); SEED makes a run the same as an earlier one.
  */
 #include "tests/vhdx-cuts.h"
@@ -308,7 +308,7 @@ static void crash_again(const struct workload *w, unsigned share, unsigned run)
 		do_work(t);
 		sort_steps(t);
 		calls = recorder_calls(t->r);
-		for (unsigned i = 0; i < cuts_wanted(2000) / share; i++) {
+		for (unsigned i = 0; i < cuts_wanted(1200) / share; i++) {
 			unsigned n = (unsigned)random_below(&t->random, calls + 1);
 			enum unflushed_order order = random_once_in(&t->random, 4) ? UNFLUSHED_IN_ORDER : UNFLUSHED_ANY;
 			if (!try_cut(t, n, order, random_next(&t->random)))
