@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "core/gate.h"
+#include "core/hot.h"
 #include "core/wait.h"
 
 #define REGION_SHIFT 20
@@ -80,6 +81,12 @@ struct range {
 static bool aligned(const struct bytes *b, uint64_t offset, uint64_t length)
 {
 	return ((offset | length) & (b->block_size - 1)) == 0;
+}
+
+/* Something to lock: the disk itself answers to nothing at all, and to what no disk reaches. */
+static bool is_range(uint64_t offset, uint64_t length)
+{
+	return length && offset <= DISK_MAX_END && length <= DISK_MAX_END - offset;
 }
 
 /* Widening cannot pass the end: the size of a disk is whole blocks. */
@@ -147,8 +154,6 @@ static void lock_all(struct bytes *b, struct held h)
 
 static void unlock_all(struct bytes *b, struct held h)
 {
-	if (h.passing)
-		gate_leave(&b->gate);
 	for (uint64_t left = h.all; left; left &= left - 1) {
 		unsigned i = (unsigned)__builtin_ctzll(left);
 		if (h.exclusive >> i & 1)
@@ -158,19 +163,39 @@ static void unlock_all(struct bytes *b, struct held h)
 	}
 }
 
-static struct held lock_shared(struct bytes *b, uint64_t offset, uint64_t length)
+/* Takes a place in the gate, which is all there is to do as long as everybody keeps to blocks. */
+static inline bool pass(struct bytes *b)
 {
-	struct held h = {.passing = true};
+	if (atomic_load_explicit(&b->locking, memory_order_acquire))
+		return false;
+	gate_enter(&b->gate);
+	if (!atomic_load_explicit(&b->locking, memory_order_acquire))
+		return true;
+	gate_leave(&b->gate);
+	return false;
+}
 
-	if (!atomic_load_explicit(&b->locking, memory_order_acquire)) {
-		gate_enter(&b->gate);
-		if (!atomic_load_explicit(&b->locking, memory_order_acquire))
-			return h;
-		gate_leave(&b->gate);
-	}
-	h = (struct held){.all = lock_mask(offset, offset + length)};
+static struct held lock_regions(struct bytes *b, uint64_t offset, uint64_t length)
+{
+	struct held h = {.all = lock_mask(offset, offset + length)};
+
 	lock_all(b, h);
 	return h;
+}
+
+static inline struct held lock_shared(struct bytes *b, uint64_t offset, uint64_t length)
+{
+	if (__builtin_expect(pass(b), 1))
+		return (struct held){.passing = true};
+	return lock_regions(b, offset, length);
+}
+
+static inline void unlock_shared(struct bytes *b, struct held h)
+{
+	if (__builtin_expect(h.passing, 1))
+		gate_leave(&b->gate);
+	else
+		unlock_all(b, h);
 }
 
 /* The first request that does not keep to blocks: once this returns nobody is on his way without locks. */
@@ -216,7 +241,7 @@ static int read_widened(struct bytes *b, const struct vec *v, uint64_t offset, c
 	return status;
 }
 
-int bytes_read(struct bytes *b, const struct vec *v, uint64_t offset, const struct io *io)
+HOT int bytes_read(struct bytes *b, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	if (aligned(b, offset, v->size))
 		return disk_read(b->disk, v, offset, io);
@@ -306,18 +331,31 @@ static int write_widened(struct bytes *b, const struct vec *v, uint64_t offset, 
 	return status;
 }
 
-int bytes_write(struct bytes *b, const struct vec *v, uint64_t offset, const struct io *io)
+/* All but whole blocks while everybody keeps to them. */
+static __attribute__((noinline)) int write_with_locks(struct bytes *b, const struct vec *v, uint64_t offset,
+						      const struct io *io)
 {
 	struct held h;
 	int status;
 
 	if (!aligned(b, offset, v->size))
 		return write_widened(b, v, offset, io);
-	if (!v->size || v->size > DISK_MAX_END - offset || offset > DISK_MAX_END)
+	if (!is_range(offset, v->size))
 		return disk_write(b->disk, v, offset, io);
-	h = lock_shared(b, offset, v->size);
+	h = lock_regions(b, offset, v->size);
 	status = disk_write(b->disk, v, offset, io);
 	unlock_all(b, h);
+	return status;
+}
+
+HOT int bytes_write(struct bytes *b, const struct vec *v, uint64_t offset, const struct io *io)
+{
+	int status;
+
+	if (__builtin_expect(!aligned(b, offset, v->size) || !is_range(offset, v->size) || !pass(b), 0))
+		return write_with_locks(b, v, offset, io);
+	status = disk_write(b->disk, v, offset, io);
+	gate_leave(&b->gate);
 	return status;
 }
 
@@ -343,7 +381,7 @@ int bytes_discard(struct bytes *b, uint64_t offset, uint64_t length, const struc
 		return disk_discard(b->disk, r.first, 0, io);
 	h = lock_shared(b, begin, end - begin);
 	status = disk_discard(b->disk, begin, end - begin, io);
-	unlock_all(b, h);
+	unlock_shared(b, h);
 	return status;
 }
 
@@ -402,11 +440,11 @@ int bytes_write_zeroes(struct bytes *b, uint64_t offset, uint64_t length, const 
 
 	if (!aligned(b, offset, length))
 		return zero_widened(b, offset, length, io);
-	if (!length || offset > DISK_MAX_END || length > DISK_MAX_END - offset)
+	if (!is_range(offset, length))
 		return disk_write_zeroes(b->disk, offset, length, io);
 	h = lock_shared(b, offset, length);
 	status = disk_write_zeroes(b->disk, offset, length, io);
-	unlock_all(b, h);
+	unlock_shared(b, h);
 	return status;
 }
 

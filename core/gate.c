@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A passer first counts itself in, then looks whether the gate is closed; who closes it first says so, then looks at the
- * counts. All four are sequentially consistent, so of two that come at the same time at least one sees the other: either the
- * passer goes back, or the closer waits for it. Leaving is the same way round: counted out first, and only then is the
- * closer, if there is one, told to look again.
+ * A passer first counts itself in, then looks whether the gate is closed; who closes it first says so, then
+ * looks at the counts. A full fence lies between the two steps of both (who closes it makes the passer's for
+ * him, see core/fence.h), so of two that come at the same time at least one sees the other: either the passer
+ * goes back, or the closer waits for it. Leaving is the same way round: counted out first, and only then is
+ * the closer, if there is one, told to look again.
  *
- * Should a fiber leave on another thread than it came in on, one count is too large and another too small; their sum is
- * right all the same, modulo 2^32, and the sum is all that is looked at.
+ * Should a fiber leave on another thread than it came in on, one count is too large and another too small;
+ * their sum is right all the same, modulo 2^32, and the sum is all that is looked at.
  */
 #include "core/gate.h"
 
@@ -15,17 +16,42 @@ void gate_tell(struct gate *g)
 	wait_signal_raise(&g->changed);
 }
 
-/* Who finds it closed goes out again and waits. */
-void gate_step_back(struct gate *g)
+/* As gate_count(), of a thread that has to ask for its slot, or shares it. */
+static void count_slowly(struct gate *g, uint32_t n)
 {
-	uint32_t seen;
+	unsigned index = stat_thread_index ? stat_thread_index : stat_thread_assign();
 
-	gate_leave(g);
+	atomic_fetch_add(&g->slots[index].inside, n);
+}
+
+void gate_leave_slowly(struct gate *g)
+{
+	count_slowly(g, UINT32_MAX);
+	if (gate_is_closed(g))
+		gate_tell(g);
+}
+
+static void wait_until_open(struct gate *g)
+{
 	for (;;) {
-		seen = wait_signal_count(&g->changed);
+		uint32_t seen = wait_signal_count(&g->changed);
 		if (!atomic_load(&g->closed))
 			return;
 		wait_signal_wait(&g->changed, seen, WAIT_FOREVER);
+	}
+}
+
+/* Who finds it closed goes out again and waits. */
+void gate_enter_slowly(struct gate *g, bool counted)
+{
+	for (;;) {
+		if (!counted)
+			count_slowly(g, 1);
+		counted = false;
+		if (!gate_is_closed(g))
+			return;
+		gate_leave(g);
+		wait_until_open(g);
 	}
 }
 
@@ -44,6 +70,7 @@ void gate_close(struct gate *g)
 
 	wait_mutex_lock(&g->closers);
 	atomic_store(&g->closed, 1);
+	fence_heavy();
 	for (;;) {
 		seen = wait_signal_count(&g->changed);
 		if (!inside(g))

@@ -63,6 +63,7 @@
 
 #include "core/checkers.h"
 #include "core/fiber.h"
+#include "core/hot.h"
 #include "core/loop-internal.h"
 #include "core/offload.h"
 #include "core/ring.h"
@@ -126,10 +127,10 @@ struct loop {
  * These are never inlined: a compiler may keep the address of a thread's variable across a call, and a
  * pooled fiber goes on in another thread when another thread runs the loop.
  */
-static _Thread_local struct loop *current;
+static _Thread_local struct loop *current __attribute__((tls_model("initial-exec")));
 static _Thread_local uint64_t birth;
 
-__attribute__((noinline)) struct loop *loop_current(void)
+HOT __attribute__((noinline)) struct loop *loop_current(void)
 {
 	__asm__ volatile("");
 	return current;
@@ -150,7 +151,7 @@ __attribute__((noinline)) static uint64_t thread_birth(void)
 	return birth;
 }
 
-struct fiber *loop_fiber(void)
+HOT struct fiber *loop_fiber(void)
 {
 	struct loop *l = loop_current();
 

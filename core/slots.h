@@ -30,6 +30,13 @@ struct stat_slot {
 /* 0: not asked for yet; else the thread's index. Initial-exec: no call in the hot path of a shared object. */
 extern _Thread_local unsigned stat_thread_index __attribute__((tls_model("initial-exec")));
 
+/*
+ * The same index for who counts without an atomic operation; 0 when the thread has to ask: it has no index
+ * yet, or the shared one, or this process has no asymmetric fence (core/fence.h). One look then settles all
+ * that a request may have to know.
+ */
+extern _Thread_local unsigned stat_own_index __attribute__((tls_model("initial-exec")));
+
 /* Gives the calling thread an index (1 .. STAT_SLOT_SHARED). */
 unsigned stat_thread_assign(void);
 

@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "core/fence.h"
+#include "core/hot.h"
 #include "core/node.h"
 #include "core/slots.h"
 
@@ -20,6 +22,7 @@ static struct {
 } threads = {.lock = PTHREAD_MUTEX_INITIALIZER, .once = PTHREAD_ONCE_INIT};
 
 _Thread_local unsigned stat_thread_index __attribute__((tls_model("initial-exec")));
+_Thread_local unsigned stat_own_index __attribute__((tls_model("initial-exec")));
 
 /* Counting by destructors that run later goes to the shared slot. */
 static void release_index(void *value)
@@ -27,6 +30,7 @@ static void release_index(void *value)
 	unsigned index = (unsigned)(uintptr_t)value;
 
 	stat_thread_index = STAT_SLOT_SHARED;
+	stat_own_index = 0;
 	pthread_mutex_lock(&threads.lock);
 	threads.taken[index] = false;
 	pthread_mutex_unlock(&threads.lock);
@@ -68,6 +72,7 @@ unsigned stat_thread_assign(void)
 		index = STAT_SLOT_SHARED;
 	}
 	stat_thread_index = index;
+	stat_own_index = fence_is_asymmetric && index != STAT_SLOT_SHARED ? index : 0;
 	return index;
 }
 
@@ -106,7 +111,7 @@ static unsigned bucket_of(uint64_t ns)
 	return bucket < STAT_BUCKETS ? bucket : STAT_BUCKETS - 1;
 }
 
-void stat_slot_measure(struct stat_slot *s, enum stat_op op, uint64_t ns, bool shared)
+HOT void stat_slot_measure(struct stat_slot *s, enum stat_op op, uint64_t ns, bool shared)
 {
 	_Atomic uint64_t *h = atomic_load_explicit(&s->latency, memory_order_acquire);
 

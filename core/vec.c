@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "core/vec.h"
+#include "core/hot.h"
 
 #include <assert.h>
 #include <stdint.h>
@@ -69,7 +70,7 @@ static inline char *only_piece(const struct vec *v, size_t from)
 	return v->count == 1 && v->iov->iov_base ? (char *)v->iov->iov_base + v->skip + from : NULL;
 }
 
-void vec_gather(const struct vec *v, size_t from, void *dst, size_t size)
+HOT void vec_gather(const struct vec *v, size_t from, void *dst, size_t size)
 {
 	const char *only = only_piece(v, from);
 	struct walk w;
@@ -84,7 +85,7 @@ void vec_gather(const struct vec *v, size_t from, void *dst, size_t size)
 		memcpy(p, piece.iov_base, piece.iov_len);
 }
 
-void vec_scatter(const struct vec *v, size_t from, const void *src, size_t size)
+HOT void vec_scatter(const struct vec *v, size_t from, const void *src, size_t size)
 {
 	char *only = only_piece(v, from);
 	struct walk w;
@@ -108,7 +109,7 @@ void vec_zero(const struct vec *v, size_t from, size_t size)
 		memset(piece.iov_base, 0, piece.iov_len);
 }
 
-bool vec_is_zero(const struct vec *v, size_t from, size_t size)
+HOT bool vec_is_zero(const struct vec *v, size_t from, size_t size)
 {
 	const char *only = only_piece(v, from);
 	struct walk w;

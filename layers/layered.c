@@ -32,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/hot.h"
 #include "core/kind.h"
 #include "core/node.h"
 #include "layers/owners.h"
@@ -391,7 +392,7 @@ static int read_rest(struct layered *s, const struct vec *v, uint64_t offset, st
 }
 
 /* What the top layer holds whole, as it mostly does what was written, needs nothing else. */
-static int layered_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
+HOT static int layered_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct layered *s = layered_of(d);
 	struct layer *top = s->places[0].layer;
@@ -486,7 +487,7 @@ static uint64_t clip(struct layered *s, unsigned i, uint64_t offset, uint64_t le
 	return offset >= size ? 0 : min64(length, size - offset);
 }
 
-static int layered_write(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
+HOT static int layered_write(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct layered *s = layered_of(d);
 	struct layer *l = s->places[0].layer;

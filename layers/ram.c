@@ -37,6 +37,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/hot.h"
 #include "core/short-lock.h"
 #include "layers/pages.h"
 
@@ -234,7 +235,7 @@ static inline unsigned level_of(uint64_t leaf_number)
  * Walks to the leaf with this number as far as the way goes. Returns the slot's value; *shift: it stands for
  * 1 << *shift leaves.
  */
-static uintptr_t find_slot(struct ram *r, uint64_t leaf_number, unsigned *shift)
+HOT static uintptr_t find_slot(struct ram *r, uint64_t leaf_number, unsigned *shift)
 {
 	unsigned level = level_of(leaf_number);
 	uintptr_t value = atomic_load_explicit(&r->roots[level - 1], memory_order_acquire);
@@ -285,7 +286,7 @@ static void undo_new(struct ram *r, uintptr_t value, bool is_leaf)
  * The node or leaf behind a slot, made if there is none yet; what it stood for becomes its background. 0: no memory.
  * Sequentially consistent, for the size check (see the invariants).
  */
-static uintptr_t slot_enter(struct ram *r, _Atomic uintptr_t *slot, bool is_leaf)
+HOT static uintptr_t slot_enter(struct ram *r, _Atomic uintptr_t *slot, bool is_leaf)
 {
 	uintptr_t value = atomic_load(slot);
 
@@ -325,7 +326,7 @@ struct scan {
 };
 
 /* Takes `length` bytes of one presence into the run; false when the run ends before them. */
-static bool scan_take(struct scan *s, enum presence presence, uint64_t length, const void *data)
+HOT static bool scan_take(struct scan *s, enum presence presence, uint64_t length, const void *data)
 {
 	if (s->started && presence != s->presence)
 		return false;
@@ -410,8 +411,8 @@ static bool scan_leaf(struct scan *s, const struct leaf *f)
 }
 
 /* Finds, and with `v` copies, the first run of [offset, offset + length). */
-static void scan_run(struct ram *r, const struct vec *v, uint64_t offset, uint64_t length,
-		     struct layer_run *run)
+HOT static void scan_run(struct ram *r, const struct vec *v, uint64_t offset, uint64_t length,
+			 struct layer_run *run)
 {
 	struct scan s = {.v = v, .offset = offset, .end = offset + length, .position = offset};
 	bool more = true;
@@ -436,8 +437,8 @@ static void scan_run(struct ram *r, const struct vec *v, uint64_t offset, uint64
 	*run = (struct layer_run){.presence = s.presence, .length = s.position - offset};
 }
 
-static int ram_read(struct layer *l, const struct vec *v, uint64_t offset, struct layer_run *run,
-		    const struct io *io)
+HOT static int ram_read(struct layer *l, const struct vec *v, uint64_t offset, struct layer_run *run,
+			const struct io *io)
 {
 	(void)io;
 	scan_run(ram_of(l), v, offset, v->size, run);
@@ -545,8 +546,8 @@ static void *page_memory(struct ram *r, struct leaf *f, unsigned page, uint64_t 
 }
 
 /* Writes the part of `v` from byte `from` that lies in [begin, end) of the page. */
-static int page_write(struct ram *r, struct leaf *f, unsigned page, unsigned begin, unsigned end,
-		      const struct vec *v, size_t from)
+HOT static int page_write(struct ram *r, struct leaf *f, unsigned page, unsigned begin, unsigned end,
+			  const struct vec *v, size_t from)
 {
 	uint64_t entry = leaf_entry(f, page);
 	uint8_t bits = sector_bits(begin, end);
@@ -627,8 +628,8 @@ static int fail(struct ram *r, int status, const struct io *io)
 	return status ? io_fail(io, status, "ram: no memory left") : 0;
 }
 
-static int write_pages(struct ram *r, page_function *write, const struct vec *v, uint64_t offset,
-		       const struct io *io)
+HOT static int write_pages(struct ram *r, page_function *write, const struct vec *v, uint64_t offset,
+			   const struct io *io)
 {
 	int status = 0;
 
@@ -646,7 +647,7 @@ static int write_pages(struct ram *r, page_function *write, const struct vec *v,
 	return fail(r, status, io);
 }
 
-static int ram_write(struct layer *l, const struct vec *v, uint64_t offset, const struct io *io)
+HOT static int ram_write(struct layer *l, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	return write_pages(ram_of(l), page_write, v, offset, io);
 }

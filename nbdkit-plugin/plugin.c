@@ -16,10 +16,11 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "core/exports.h"
+#include "core/hot.h"
 #include "core/kind.h"
 #include "core/open.h"
 #include "nbdkit-plugin/command-line.h"
-#include "core/exports.h"
 #include "nbdkit-plugin/status.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -253,7 +254,7 @@ static unsigned fua(uint32_t flags)
 	return flags & NBDKIT_FLAG_FUA ? IO_FUA : 0;
 }
 
-static int platter_pread(void *handle, void *buffer, uint32_t count, uint64_t offset, uint32_t flags)
+HOT static int platter_pread(void *handle, void *buffer, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	const struct export *e = handle;
 	struct request r;
@@ -263,7 +264,8 @@ static int platter_pread(void *handle, void *buffer, uint32_t count, uint64_t of
 	return end(&r, bytes_read(e->bytes, &VEC_FLAT(buffer, count), offset, &r.io), offset, count);
 }
 
-static int platter_pwrite(void *handle, const void *buffer, uint32_t count, uint64_t offset, uint32_t flags)
+HOT static int platter_pwrite(void *handle, const void *buffer, uint32_t count, uint64_t offset,
+			      uint32_t flags)
 {
 	const struct export *e = handle;
 	struct request r;

@@ -3,6 +3,7 @@
 #include "tests/tap.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include "core/gate.h"
 #include "core/loop.h"
@@ -155,8 +156,64 @@ static void test_gate_fibers(void)
 	CHECK_EQ(protected[0], 4 * 50);
 }
 
+/* Each on a line of its own, as in test-fence. */
+static struct {
+	_Alignas(64) _Atomic uint32_t value;
+} round_begun, round_ended, passing, closing;
+
+#define ROUNDS 5000
+
+/* Both sides say that they are inside and look for the other; neither may hide its own store from it. */
+static void *pass_in_rounds(void *argument)
+{
+	(void)argument;
+	for (uint32_t i = 1; i <= ROUNDS; i++) {
+		for (unsigned spin = 1; atomic_load_explicit(&round_begun.value, memory_order_acquire) != i;
+		     spin++)
+			if (spin % 1000 == 0)
+				sched_yield();
+		gate_enter(&gate);
+		atomic_store_explicit(&passing.value, 1, memory_order_relaxed);
+		if (atomic_load_explicit(&closing.value, memory_order_relaxed))
+			atomic_fetch_add(&torn, 1);
+		atomic_store_explicit(&passing.value, 0, memory_order_relaxed);
+		gate_leave(&gate);
+		atomic_store_explicit(&round_ended.value, i, memory_order_release);
+	}
+	return NULL;
+}
+
+/* Entering and closing at the same moment, which fails where one of the two has no fence between its store
+ * and its look. */
+static void test_gate_closed_while_entered(void)
+{
+	pthread_t thread;
+
+	atomic_store(&torn, 0);
+	REQUIRE(!pthread_create(&thread, NULL, pass_in_rounds, NULL));
+	for (uint32_t i = 1; i <= ROUNDS; i++) {
+		atomic_store_explicit(&round_begun.value, i, memory_order_release);
+		for (unsigned spin = i % 256; spin; spin--) /* to meet at different moments */
+			atomic_signal_fence(memory_order_seq_cst);
+		gate_close(&gate);
+		atomic_store_explicit(&closing.value, 1, memory_order_relaxed);
+		for (unsigned spin = 100; spin; spin--)
+			if (atomic_load_explicit(&passing.value, memory_order_relaxed))
+				atomic_fetch_add(&torn, 1);
+		atomic_store_explicit(&closing.value, 0, memory_order_relaxed);
+		gate_open(&gate);
+		for (unsigned spin = 1; atomic_load_explicit(&round_ended.value, memory_order_acquire) != i;
+		     spin++)
+			if (spin % 1000 == 0)
+				sched_yield();
+	}
+	pthread_join(thread, NULL);
+	CHECK_EQ(atomic_load(&torn), 0);
+}
+
 int main(void)
 {
+	TAP_RUN(test_gate_closed_while_entered);
 	TAP_RUN(test_gate_threads);
 	TAP_RUN(test_short_lock_threads);
 	TAP_RUN(test_gate_fibers);
