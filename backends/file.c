@@ -39,6 +39,7 @@
 #include "core/file-lock.h"
 #include "core/gate.h"
 #include "core/host-file.h"
+#include "core/hot.h"
 #include "core/node.h"
 
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
@@ -59,8 +60,8 @@ static struct file *file_of(struct disk *d)
 
 /* ------------------------------------------------------------------ failing */
 
-static int fail(const struct file *f, const char *what, uint64_t offset, uint64_t length, int status,
-		const struct io *io)
+static __attribute__((noinline, cold)) int fail(const struct file *f, const char *what, uint64_t offset,
+						uint64_t length, int status, const struct io *io)
 {
 	return io_fail(io, file_status(status), "'%s': %s of %" PRIu64 " bytes at %" PRIu64 ": %s",
 		       f->path, what, length, offset, strerror(-status));
@@ -78,7 +79,7 @@ static int fail_shrunk(struct file *f, const struct io *io)
 		       f->path, (uint64_t)st.st_size, disk_size(&f->disk));
 }
 
-static int refuse_after_sync_failure(struct file *f, const struct io *io)
+static __attribute__((noinline, cold)) int refuse_after_sync_failure(struct file *f, const struct io *io)
 {
 	int status = host_file_failed(&f->host);
 
@@ -90,14 +91,19 @@ static int refuse_after_sync_failure(struct file *f, const struct io *io)
 
 /* ------------------------------------------------------------------ reading and writing */
 
-/* Holds the size as it is until release_size(), which is not called after a failure. */
-static int hold_size(struct file *f, uint64_t offset, uint64_t length, const struct io *io)
+static __attribute__((noinline, cold)) int refuse_past_the_end(struct file *f, const struct io *io)
 {
-	gate_enter(&f->size_gate);
-	if (offset + length <= disk_size(&f->disk))
-		return 0;
 	gate_leave(&f->size_gate);
 	return io_fail(io, -ERANGE, "'%s': past the end", f->path);
+}
+
+/* Holds the size as it is until release_size(), which is not called after a failure. */
+static inline int hold_size(struct file *f, uint64_t offset, uint64_t length, const struct io *io)
+{
+	gate_enter(&f->size_gate);
+	if (__builtin_expect(offset + length <= disk_size(&f->disk), 1))
+		return 0;
+	return refuse_past_the_end(f, io);
 }
 
 /* Returns `status`. */
@@ -108,9 +114,9 @@ static int release_size(struct file *f, int status)
 }
 
 /* What every change begins with; release_size() ends it. */
-static int begin_change(struct file *f, uint64_t offset, uint64_t length, const struct io *io)
+static inline int begin_change(struct file *f, uint64_t offset, uint64_t length, const struct io *io)
 {
-	if (host_file_failed(&f->host))
+	if (__builtin_expect(host_file_failed(&f->host), 0))
 		return refuse_after_sync_failure(f, io);
 	return hold_size(f, offset, length, io);
 }
@@ -127,7 +133,7 @@ static int read_again(struct file *f, const struct vec *v, uint64_t offset, cons
 	return release_size(f, status ? fail(f, "read", offset, v->size, status, io) : 0);
 }
 
-static int file_disk_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
+HOT static int file_disk_read(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct file *f = file_of(d);
 	int status = host_file_read(&f->host, v, offset);
@@ -154,7 +160,7 @@ static int sync_now(struct file *f, const struct io *io)
 	return flushed(f, earlier, host_file_sync(&f->host), io);
 }
 
-static int file_disk_write(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
+HOT static int file_disk_write(struct disk *d, const struct vec *v, uint64_t offset, const struct io *io)
 {
 	struct file *f = file_of(d);
 	int status = begin_change(f, offset, v->size, io);
@@ -162,7 +168,7 @@ static int file_disk_write(struct disk *d, const struct vec *v, uint64_t offset,
 	if (status)
 		return status;
 	status = host_file_write(&f->host, v, offset, io->flags & IO_FUA);
-	if (status)
+	if (__builtin_expect(status, 0))
 		status = fail(f, "write", offset, v->size, status, io);
 	return release_size(f, status);
 }

@@ -9,6 +9,7 @@
 
 #include "core/checkers.h"
 #include "core/fiber.h"
+#include "core/hot.h"
 #include "core/loop-internal.h"
 #include "core/offload.h"
 #include "core/ring.h"
@@ -34,7 +35,7 @@ struct aio {
 
 /* ------------------------------------------------------------------ as a system call */
 
-/* What most transfers are; the call without the array and flags is the cheaper one. */
+/* The call without the array and flags is the cheaper one. */
 static ssize_t plain_transfer(const struct aio *a)
 {
 	const struct iovec *only = a->iov;
@@ -212,6 +213,36 @@ ssize_t aio_preadv(int fd, const struct iovec *iov, size_t count, uint64_t offse
 ssize_t aio_pwritev(int fd, const struct iovec *iov, size_t count, uint64_t offset, int flags)
 {
 	return transfer(IORING_OP_WRITEV, fd, iov, count, offset, flags);
+}
+
+/* Whether the call failed for a reason that goes away. */
+static bool is_to_be_repeated(void)
+{
+	return errno == EINTR || errno == EAGAIN;
+}
+
+HOT ssize_t aio_pread(int fd, void *memory, size_t size, uint64_t offset)
+{
+	if (!loop_fiber()) {
+		ssize_t n = pread(fd, memory, size, (off_t)offset); /* where offset is too large: EINVAL */
+		if (__builtin_expect(n >= 0, 1))
+			return n;
+		if (!is_to_be_repeated())
+			return -errno;
+	}
+	return transfer(IORING_OP_READV, fd, &(struct iovec){memory, size}, 1, offset, 0);
+}
+
+HOT ssize_t aio_pwrite(int fd, const void *memory, size_t size, uint64_t offset)
+{
+	if (!loop_fiber()) {
+		ssize_t n = pwrite(fd, memory, size, (off_t)offset);
+		if (__builtin_expect(n >= 0, 1))
+			return n;
+		if (!is_to_be_repeated())
+			return -errno;
+	}
+	return transfer(IORING_OP_WRITEV, fd, &(struct iovec){(void *)memory, size}, 1, offset, 0);
 }
 
 int aio_fsync(int fd)

@@ -17,6 +17,12 @@
  */
 ssize_t aio_preadv(int fd, const struct iovec *iov, size_t count, uint64_t offset, int flags);
 ssize_t aio_pwritev(int fd, const struct iovec *iov, size_t count, uint64_t offset, int flags);
+
+/* As the two above, of one piece and without flags: what most transfers are, and the shortest way to the
+ * system call. */
+ssize_t aio_pread(int fd, void *memory, size_t size, uint64_t offset);
+ssize_t aio_pwrite(int fd, const void *memory, size_t size, uint64_t offset);
+
 int aio_fsync(int fd);
 int aio_fdatasync(int fd);
 int aio_fallocate(int fd, int mode, uint64_t offset, uint64_t length);

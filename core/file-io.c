@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "core/aio.h"
-
 #define MAX_PIECES 64u             /* a system call */
 #define BOUNCE_BYTES (1u << 20)    /* at most, of a bounce buffer; a multiple of every block size */
 #define BOUNCE_ALIGN 65536u        /* at least every block size */
@@ -40,6 +38,11 @@ struct transfer {
 	int flags;
 };
 
+static int moved_nothing(const struct transfer *t)
+{
+	return t->write ? -ENOSPC : -ENXIO;
+}
+
 /* All of `v`, in as many system calls as it takes. */
 static int transfer_all(const struct transfer *t, const struct vec *v, uint64_t offset)
 {
@@ -52,7 +55,7 @@ static int transfer_all(const struct transfer *t, const struct vec *v, uint64_t 
 		if (moved < 0)
 			return (int)moved;
 		if (!moved)
-			return t->write ? -ENOSPC : -ENXIO;
+			return moved_nothing(t);
 		done += (size_t)moved;
 	}
 	return 0;
@@ -96,13 +99,36 @@ static int transfer(const struct transfer *t, const struct vec *v, uint64_t offs
 	return bounce_all(t, v, offset);
 }
 
-int file_read(int fd, const struct vec *v, uint64_t offset, const struct file_alignment *a)
+int file_read_pieces(int fd, const struct vec *v, uint64_t offset, const struct file_alignment *a)
 {
 	return transfer(&(struct transfer){.fd = fd}, v, offset, a);
 }
 
-int file_write(int fd, const struct vec *v, uint64_t offset, int flags,
-	       const struct file_alignment *a)
+int file_write_pieces(int fd, const struct vec *v, uint64_t offset, int flags, const struct file_alignment *a)
 {
 	return transfer(&(struct transfer){.fd = fd, .write = true, .flags = flags}, v, offset, a);
+}
+
+/* ------------------------------------------------------------------ after a transfer that was not whole */
+
+static int transfer_rest(const struct transfer *t, const struct vec *v, uint64_t offset, ssize_t first)
+{
+	struct vec rest;
+
+	if (first < 0)
+		return (int)first;
+	if (!first)
+		return moved_nothing(t);
+	rest = vec_slice(v, (size_t)first, v->size - (size_t)first);
+	return transfer_all(t, &rest, offset + (size_t)first);
+}
+
+int file_read_rest(int fd, const struct vec *v, uint64_t offset, ssize_t first)
+{
+	return transfer_rest(&(struct transfer){.fd = fd}, v, offset, first);
+}
+
+int file_write_rest(int fd, const struct vec *v, uint64_t offset, ssize_t first)
+{
+	return transfer_rest(&(struct transfer){.fd = fd, .write = true}, v, offset, first);
 }

@@ -59,7 +59,7 @@ static bool is_final(int status)
 	return status == -EIO || status == -ENODATA || status == -EILSEQ;
 }
 
-static int write_durably(struct host_file *f, const struct vec *v, uint64_t offset)
+int host_file_write_durably(struct host_file *f, const struct vec *v, uint64_t offset)
 {
 	int status = -EOPNOTSUPP;
 
@@ -72,11 +72,6 @@ static int write_durably(struct host_file *f, const struct vec *v, uint64_t offs
 	atomic_store_explicit(&f->no_dsync, true, memory_order_relaxed);
 	status = file_write(f->fd, v, offset, 0, &f->alignment);
 	return status ? status : host_file_sync(f);
-}
-
-int host_file_write(struct host_file *f, const struct vec *v, uint64_t offset, bool durable)
-{
-	return durable ? write_durably(f, v, offset) : file_write(f->fd, v, offset, 0, &f->alignment);
 }
 
 /* ------------------------------------------------------------------ discard and zero */

@@ -44,8 +44,16 @@ static inline int host_file_read(const struct host_file *f, const struct vec *v,
 	return file_read(f->fd, v, offset, &f->alignment);
 }
 
-/* All of `v`. `durable`: it survives a power cut when this returns 0. */
-int host_file_write(struct host_file *f, const struct vec *v, uint64_t offset, bool durable);
+/* All of `v`; it survives a power cut when this returns 0. */
+int host_file_write_durably(struct host_file *f, const struct vec *v, uint64_t offset);
+
+/* All of `v`, `durable` or not. */
+static inline int host_file_write(struct host_file *f, const struct vec *v, uint64_t offset, bool durable)
+{
+	if (__builtin_expect(durable, 0))
+		return host_file_write_durably(f, v, offset);
+	return file_write(f->fd, v, offset, 0, &f->alignment);
+}
 
 /*
  * Makes durable what was written before the call. The kernel tells a failure to one caller only: flushes run one at a time,

@@ -101,6 +101,34 @@ static void writes_and_syncs(const struct loop_mode *mode)
 }
 MODE_TESTS(writes_and_syncs)
 
+static void single_piece(void *argument)
+{
+	int fd = *(int *)argument;
+	unsigned char a[1000];
+
+	memset(a, 0, sizeof a);
+	CHECK_EQ(aio_pread(fd, a, 500, 300), 500);
+	CHECK(is_pattern(a, 500, 300));
+	CHECK_EQ(aio_pread(fd, a, sizeof a, 900), 100); /* short */
+	CHECK(is_pattern(a, 100, 900));
+	CHECK_EQ(aio_pread(fd, a, sizeof a, 1000), 0);
+	memset(a, 0xee, 200);
+	CHECK_EQ(aio_pwrite(fd, a, 200, 100), 200);
+	memset(a, 0, sizeof a);
+	CHECK_EQ(aio_pread(fd, a, 200, 100), 200);
+	CHECK(a[0] == 0xee && a[199] == 0xee);
+	CHECK_EQ(aio_pread(fd, a, 0, 0), 0);
+}
+
+static void single_pieces(const struct loop_mode *mode)
+{
+	int fd = make_file(1000, 0);
+
+	run_in_mode(mode, single_piece, &fd);
+	close(fd);
+}
+MODE_TESTS(single_pieces)
+
 static void error_piece(void *argument)
 {
 	int read_only = *(int *)argument;
@@ -117,6 +145,10 @@ static void error_piece(void *argument)
 	CHECK_EQ(aio_fdatasync(-1), -EBADF);
 	CHECK_EQ(aio_fallocate(-1, 0, 0, 100), -EBADF);
 	CHECK_EQ(aio_pwritev(read_only, &one, 1, 0, 0), -EBADF);
+	CHECK_EQ(aio_pread(-1, a, sizeof a, 0), -EBADF);
+	CHECK_EQ(aio_pwrite(read_only, a, sizeof a, 0), -EBADF);
+	CHECK_EQ(aio_pread(read_only, a, sizeof a, UINT64_MAX), -EINVAL);
+	CHECK_EQ(aio_pwrite(read_only, a, sizeof a, (uint64_t)INT64_MAX + 1), -EINVAL);
 	if (!checkers_in_valgrind()) {
 		CHECK_EQ(aio_preadv(read_only, &bad, 1, 0, 0), -EFAULT);
 		CHECK_EQ(aio_preadv(read_only, many, 2, 0, 0), 100);
@@ -450,6 +482,7 @@ int main(void)
 {
 	RUN_MODE_TESTS(reads);
 	RUN_MODE_TESTS(writes_and_syncs);
+	RUN_MODE_TESTS(single_pieces);
 	RUN_MODE_TESTS(errors);
 	RUN_MODE_TESTS(largest_vector);
 	RUN_LOOP_TESTS(more_in_flight_than_the_ring_holds);

@@ -41,10 +41,14 @@ static struct {
 
 ssize_t __real_aio_preadv(int fd, const struct iovec *iov, size_t count, uint64_t offset, int flags);
 ssize_t __real_aio_pwritev(int fd, const struct iovec *iov, size_t count, uint64_t offset, int flags);
+ssize_t __real_aio_pread(int fd, void *p, size_t size, uint64_t offset);
+ssize_t __real_aio_pwrite(int fd, const void *p, size_t size, uint64_t offset);
 int __real_aio_fdatasync(int fd);
 int __real_aio_fallocate(int fd, int mode, uint64_t offset, uint64_t length);
 ssize_t __wrap_aio_preadv(int fd, const struct iovec *iov, size_t count, uint64_t offset, int flags);
 ssize_t __wrap_aio_pwritev(int fd, const struct iovec *iov, size_t count, uint64_t offset, int flags);
+ssize_t __wrap_aio_pread(int fd, void *p, size_t size, uint64_t offset);
+ssize_t __wrap_aio_pwrite(int fd, const void *p, size_t size, uint64_t offset);
 int __wrap_aio_fdatasync(int fd);
 int __wrap_aio_fallocate(int fd, int mode, uint64_t offset, uint64_t length);
 
@@ -85,6 +89,26 @@ ssize_t __wrap_aio_pwritev(int fd, const struct iovec *iov, size_t count, uint64
 			return seam.dsync_status;
 	}
 	return seam.stuck ? 0 : __real_aio_pwritev(fd, cut, n, offset, flags);
+}
+
+static size_t check_piece(const void *p, size_t size)
+{
+	struct iovec cut[64] = {{0}};
+
+	return check_pieces(&(struct iovec){(void *)p, size}, 1, cut) ? cut[0].iov_len : 0;
+}
+
+ssize_t __wrap_aio_pread(int fd, void *p, size_t size, uint64_t offset)
+{
+	size = check_piece(p, size);
+	return seam.stuck ? 0 : __real_aio_pread(fd, p, size, offset);
+}
+
+ssize_t __wrap_aio_pwrite(int fd, const void *p, size_t size, uint64_t offset)
+{
+	size = check_piece(p, size);
+	seam.writes++;
+	return seam.stuck ? 0 : __real_aio_pwrite(fd, p, size, offset);
 }
 
 int __wrap_aio_fdatasync(int fd)
