@@ -79,7 +79,7 @@ static inline int span_end(struct span s, enum stat_op op, uint64_t bytes, int s
 	struct stat_count *c = &s.slot->op[op];
 
 	if (unlikely(status))
-		stat_add(&c->errors, 1, s.shared);
+		stat_add(&s.slot->errors[op], 1, s.shared);
 	else
 		stat_add(&c->bytes, bytes, s.shared);
 	if (s.measured)

@@ -19,12 +19,14 @@
 #define STAT_SLOT_SHARED (STAT_SLOTS - 1)
 
 struct stat_count {
-	_Atomic uint64_t started, finished, errors, bytes;
+	_Atomic uint64_t started, finished, bytes;
 };
 
+/* What reads and writes that succeed look at is one cache line. */
 struct stat_slot {
-	_Alignas(64) struct stat_count op[STAT_OPS];
-	_Atomic uint64_t *_Atomic latency; /* [STAT_OPS][STAT_BUCKETS]; NULL until something is measured */
+	_Alignas(64) _Atomic uint64_t *_Atomic latency; /* [STAT_OPS][STAT_BUCKETS]; NULL until something is measured */
+	struct stat_count op[STAT_OPS];
+	_Atomic uint64_t errors[STAT_OPS];
 };
 
 /* 0: not asked for yet; else the thread's index. Initial-exec: no call in the hot path of a shared object. */

@@ -134,7 +134,7 @@ void stat_slot_sum(const struct stat_slot *s, struct stat_totals *out)
 	for (unsigned op = 0; op < STAT_OPS; op++) {
 		out->finished[op] += get(&s->op[op].finished);
 		out->started[op] += get(&s->op[op].started);
-		out->errors[op] += get(&s->op[op].errors);
+		out->errors[op] += get(&s->errors[op]);
 		out->bytes[op] += get(&s->op[op].bytes);
 		for (unsigned b = 0; h && b < STAT_BUCKETS; b++)
 			out->latency[op][b] += get(&h[op * STAT_BUCKETS + b]);
