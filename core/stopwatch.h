@@ -9,7 +9,7 @@
 /*
  * The system's clock costs some 20 ns a look, which twice a request is more than all else the engine does for it. The
  * processor's counter behind that clock costs a third. It is used once it is known to be good and how fast it
- * runs: x86-64 where the kernel itself takes its time from it, aarch64 always. Until then, and elsewhere,
+ * runs: x86-64 where the kernel itself takes its time from it, or from a hypervisor's clock that is the same counter, aarch64 always. Until then, and elsewhere,
  * it is the clock.
  */
 struct stopwatch {
