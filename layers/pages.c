@@ -1,29 +1,23 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Pages come from arenas: 2 MiB of address space at a multiple of 2 MiB, so that a page's arena is found by masking its
- * address. The first page of an arena holds the bits below, the others are handed out.
+ * Pages come from arenas: windows, 2 MiB of address space at a multiple of 2 MiB, so that a page's arena is
+ * found by masking its address. The first page of an arena holds the bits below, the others are handed out.
  *
  *     free bit   dirty bit   the page is
  *        0           0       in use
  *        1           0       free, never touched or given back: no memory behind it
  *        1           1       free, memory still behind it: handed out first
  *
- * A pool has a shard for each processor, up to 8, each with its own lock and arenas; a thread allocates from the shard its
- * index picks, so threads rarely meet. A page goes back to the shard its arena belongs to. Once a shard holds DIRTY_MAX dirty
- * pages all of them are given back to the system, in runs; an arena without pages in use is unmapped, but for one a shard.
+ * A pool has a shard for each processor, up to 8, each with its own lock and arenas; a thread allocates from
+ * the shard its index picks, so threads rarely meet. A page goes back to the shard its arena belongs to. Once
+ * a shard holds DIRTY_MAX dirty pages all of them are given back to the system, in runs; an arena without
+ * pages in use is unmapped, but for one a shard.
  *
- * Huge pages make access to much memory a fifth faster, and filling it four times, but one that is touched once takes 2 MiB.
- * So a shard does without until 2 MiB are half a per cent of what it holds (HUGE_FROM); from then on its new arenas are huge.
- * Elsewhere huge pages are forbidden, and in a huge arena once all its pages have been touched: khugepaged would fill
- * the holes that were given back. Making the older arenas huge as well (MADV_COLLAPSE) was measured: 1 to 3 ms each, when no
- * other thread can fault, so that filling took longer than without.
- *
- * Memory beyond the pages in use: one page in 512 for the bits, the dirty pages, and of huge arenas the rest of the newest.
+ * Memory beyond the pages in use: one page in 512 for the bits, and the dirty pages.
  */
 #include "layers/pages.h"
 
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -32,12 +26,11 @@
 #include "core/node.h"
 #include "core/slots.h"
 
-#define ARENA_BYTES (UINT64_C(2) << 20)
-#define ARENA_PAGES (ARENA_BYTES / PAGE_BYTES)
+#define ARENA_BYTES WINDOW_BYTES
+#define ARENA_PAGES WINDOW_PAGES
 #define WORDS (ARENA_PAGES / 64)
 #define SHARDS 8u
 #define DIRTY_MAX 128u
-#define HUGE_FROM (UINT64_C(200) * ARENA_PAGES) /* pages in use in a shard */
 
 struct shard;
 
@@ -46,7 +39,6 @@ struct arena {
 	struct arena *next, *previous; /* among the shard's arenas with free pages */
 	struct arena *all_next, *all_previous;
 	unsigned nr_free, nr_dirty;
-	unsigned nr_untouched;         /* of a new huge one: free pages that have memory all the same */
 	uint64_t free[WORDS];
 	uint64_t dirty[WORDS];
 };
@@ -59,7 +51,6 @@ struct shard {
 	struct arena *all;
 	unsigned nr_arenas, nr_empty;
 	unsigned nr_dirty;
-	unsigned nr_untouched;
 	uint64_t nr_used;
 };
 
@@ -67,6 +58,45 @@ struct page_pool {
 	unsigned nr_shards;
 	struct shard shards[SHARDS];
 };
+
+/* ------------------------------------------------------------------ windows */
+
+/* Twice the space is mapped and what lies outside the aligned half cut off. */
+static void *map_aligned(void)
+{
+	char *base = mmap(NULL, 2 * WINDOW_BYTES, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before;
+
+	if (base == MAP_FAILED)
+		return NULL;
+	before = -(uintptr_t)base & (WINDOW_BYTES - 1);
+	if (before)
+		munmap(base, before);
+	munmap(base + before + WINDOW_BYTES, WINDOW_BYTES - before);
+	return base + before;
+}
+
+void *window_create(void)
+{
+	void *w = map_aligned();
+
+	if (w)
+		madvise(w, WINDOW_BYTES, MADV_NOHUGEPAGE); /* fails where there are none */
+	return w;
+}
+
+void window_destroy(void *window)
+{
+	munmap(window, WINDOW_BYTES);
+}
+
+void window_give_back(void *window, unsigned first, unsigned count)
+{
+	madvise((char *)window + first * PAGE_BYTES, count * PAGE_BYTES, MADV_DONTNEED);
+}
+
+/* ------------------------------------------------------------------ the pool */
 
 static unsigned shards_wanted(void)
 {
@@ -94,7 +124,7 @@ static void unmap_all(struct arena *a)
 {
 	while (a) {
 		struct arena *next = a->all_next;
-		munmap(a, ARENA_BYTES);
+		window_destroy(a);
 		a = next;
 	}
 }
@@ -154,34 +184,13 @@ static void all_remove(struct shard *s, struct arena *a)
 
 /* ------------------------------------------------------------------ arenas */
 
-/* Twice the space is mapped and what lies outside the aligned half cut off. */
-static void *map_aligned(void)
-{
-	char *base = mmap(NULL, 2 * ARENA_BYTES, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	size_t before;
-
-	if (base == MAP_FAILED)
-		return NULL;
-	before = -(uintptr_t)base & (ARENA_BYTES - 1);
-	if (before)
-		munmap(base, before);
-	munmap(base + before + ARENA_BYTES, ARENA_BYTES - before);
-	return base + before;
-}
-
 static struct arena *arena_new(struct shard *s)
 {
-	bool huge = s->nr_used >= HUGE_FROM;
-	struct arena *a = map_aligned();
+	struct arena *a = window_create();
 
 	if (!a)
 		return NULL;
-	if (madvise(a, ARENA_BYTES, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
-		huge = false; /* a kernel without huge pages */
 	a->shard = s;
-	a->nr_untouched = huge ? ARENA_PAGES - 1 : 0;
-	s->nr_untouched += a->nr_untouched;
 	a->nr_free = ARENA_PAGES - 1;
 	memset(a->free, 0xff, sizeof(a->free));
 	a->free[0] &= ~UINT64_C(1);
@@ -197,8 +206,7 @@ static void arena_delete(struct shard *s, struct arena *a)
 	all_remove(s, a);
 	s->nr_empty--;
 	s->nr_dirty -= a->nr_dirty;
-	s->nr_untouched -= a->nr_untouched;
-	munmap(a, ARENA_BYTES);
+	window_destroy(a);
 }
 
 /* The first bit set in `words`, which has one. */
@@ -211,15 +219,6 @@ static unsigned first_bit(const uint64_t words[WORDS])
 	return w * 64 + (unsigned)__builtin_ctzll(words[w]);
 }
 
-/* `n` pages of a huge arena are not untouched any more; after the last one khugepaged has no say in it. */
-static void end_untouched(struct shard *s, struct arena *a, unsigned n)
-{
-	s->nr_untouched -= n;
-	a->nr_untouched -= n;
-	if (!a->nr_untouched)
-		madvise(a, ARENA_BYTES, MADV_NOHUGEPAGE);
-}
-
 static void *arena_take(struct shard *s, struct arena *a)
 {
 	unsigned page = first_bit(a->nr_dirty ? a->dirty : a->free);
@@ -229,8 +228,6 @@ static void *arena_take(struct shard *s, struct arena *a)
 		a->dirty[page / 64] &= ~bit;
 		a->nr_dirty--;
 		s->nr_dirty--;
-	} else if (a->nr_untouched) {
-		end_untouched(s, a, 1);
 	}
 	a->free[page / 64] &= ~bit;
 	if (a->nr_free-- == ARENA_PAGES - 1)
@@ -242,22 +239,17 @@ static void *arena_take(struct shard *s, struct arena *a)
 }
 
 /* Gives the dirty pages' memory back, a system call for each run of them. */
-static void arena_clean(struct shard *s, struct arena *a)
+static void arena_clean(struct arena *a)
 {
 	unsigned page = 0;
 
-	if (a->nr_untouched) { /* all that is free has memory */
-		end_untouched(s, a, a->nr_untouched);
-		memcpy(a->dirty, a->free, sizeof(a->dirty));
-		a->nr_dirty = a->nr_free;
-	}
 	while (a->nr_dirty) {
 		unsigned begin;
 		while (!(a->dirty[page / 64] >> page % 64 & 1))
 			page++;
 		for (begin = page; page < ARENA_PAGES && (a->dirty[page / 64] >> page % 64 & 1); page++)
 			a->nr_dirty--;
-		madvise((char *)a + begin * PAGE_BYTES, (page - begin) * PAGE_BYTES, MADV_DONTNEED);
+		window_give_back(a, begin, page - begin);
 	}
 	memset(a->dirty, 0, sizeof(a->dirty));
 }
@@ -266,7 +258,7 @@ static void shard_clean(struct shard *s)
 {
 	for (struct arena *a = s->partial; a; a = a->next)
 		if (a->nr_dirty)
-			arena_clean(s, a);
+			arena_clean(a);
 	s->nr_dirty = 0;
 }
 
@@ -321,7 +313,7 @@ void page_pool_usage(struct page_pool *p, uint64_t *used, uint64_t *resident)
 		struct shard *s = &p->shards[i];
 		pthread_mutex_lock(&s->lock);
 		*used += s->nr_used * PAGE_BYTES;
-		*resident += (s->nr_used + s->nr_dirty + s->nr_untouched + s->nr_arenas) * PAGE_BYTES;
+		*resident += (s->nr_used + s->nr_dirty + s->nr_arenas) * PAGE_BYTES;
 		pthread_mutex_unlock(&s->lock);
 	}
 }

@@ -2,33 +2,36 @@
 /*
  * The RAM layer: a radix tree of blocks in memory
  *
- * Space is cut into pages of 4 KiB, 512 of them to a leaf (2 MiB). A tree of nodes with 64 slots leads to the leaves. There
- * is not one tree but one for each power of 64 leaves, as large as that: the tree of level k holds the leaves whose number
- * needs k digits to the base of 64. So a small disk has short ways, a disk of 8 EiB costs nothing, and growing moves nothing.
+ * Space is cut into pages of 4 KiB, 512 of them to a leaf (2 MiB). A tree of nodes with 64 slots leads to the
+ * leaves. There is not one tree but one for each power of 64 leaves, as large as that: the tree of level k
+ * holds the leaves whose number needs k digits to the base of 64. So a small disk has short ways, a disk of 8
+ * EiB costs nothing, and growing moves nothing.
  *
  *     slot      0        everything below it is absent
  *               1        everything below it is zero
  *               pointer  a node, or at the last level a leaf
- *     leaf      entries of those pages that differ from `background` (absent or zero), in order, found by a bit map
- *               with the number of bits before each word. A few have room in the leaf itself, where they are found
- *               without one more cache miss; in a deep stack most leaves have few
- *     entry     the address of the page's memory (0: none) and two bits for each of its eight 512-byte sectors:
- *               data, zero; neither is absent
+ *     leaf      entries of those pages that differ from `background` (absent or zero), in order, found by a
+ * bit map with the number of bits before each word. A few have room in the leaf itself, where they are found
+ *               without one more cache miss; in a deep stack most leaves have few. A leaf that is full of
+ * data needs no entries to be read or written if its pages lie in order (leaf.c) entry     the address of the
+ * page's memory (0: none) and two bits for each of its eight 512-byte sectors: data, zero; neither is absent
  *
  * Invariants
- *   a slot goes from 0 or 1 to a pointer, or between 0 and 1, by compare-and-swap; a pointer stays until the layer is
- *     closed. So ways are walked without a lock, and nodes are never freed under a reader.
- *   a leaf's lock protects everything in the leaf and the bytes of its pages: shared to read, exclusive to change. Only
- *     memory is copied under it. No two leaf locks are held at once; the page pool's locks are taken under it.
- *   a page has memory exactly when one of its sectors is data; an entry without either bit and memory is taken out.
- *   in the bottom layer nothing is recorded as zero: absent is as good and takes no space.
- *   `size` is lowered before what lies beyond is dropped, and writers check it under the leaf's lock: nothing is left
- *     beyond the end for a later growth to show.
+ *   a slot goes from 0 or 1 to a pointer, or between 0 and 1, by compare-and-swap; a pointer stays until the
+ * layer is closed. So ways are walked without a lock, and nodes are never freed under a reader. a leaf's lock
+ * protects everything in the leaf and the bytes of its pages: shared to read, exclusive to change. Only
+ *     memory is copied, mapped and given back under it. No two leaf locks are held at once; the page pool's
+ * locks are taken under it. a page has memory exactly when one of its sectors is data; an entry without
+ * either bit and memory is taken out. in the bottom layer nothing is recorded as zero: absent is as good and
+ * takes no space. `size` is lowered before what lies beyond is dropped, and writers check it under the leaf's
+ * lock: nothing is left beyond the end for a later growth to show.
  *
- * A write that is all zero within a page is recorded as zero (map speaks of whole blocks all the same); within a page that
- * has memory, zero sectors written together with others are data, so that runs do not break into sectors.
+ * A write that is all zero within a page is recorded as zero (map speaks of whole blocks all the same);
+ * within a page that has memory, zero sectors written together with others are data, so that runs do not
+ * break into sectors.
  *
- * Memory over the bytes stored: 8 bytes an entry, a quarter of a KiB a leaf, and one page in 512 in the page pool.
+ * Memory over the bytes stored: 8 bytes an entry, a quarter of a KiB a leaf, and one page in 512 in the page
+ * pool or, of page tables, for a leaf with a window.
  */
 #include "layers/layer.h"
 
@@ -38,17 +41,8 @@
 #include <string.h>
 
 #include "core/hot.h"
-#include "core/short-lock.h"
-#include "layers/pages.h"
+#include "layers/leaf.h"
 
-#define SECTOR_SHIFT 9
-#define SECTOR_BYTES (1u << SECTOR_SHIFT)
-#define PAGE_SHIFT 12
-#define LEAF_SHIFT 21
-#define LEAF_BYTES (UINT64_C(1) << LEAF_SHIFT)
-#define LEAF_PAGES 512u
-#define LEAF_WORDS (LEAF_PAGES / 64)
-#define LEAF_OWN 16u
 #define CACHE_LINE 64u
 #define NODE_SHIFT 6
 #define NODE_SLOTS (1u << NODE_SHIFT)
@@ -58,18 +52,6 @@
 #define SLOT_ZERO ((uintptr_t)LAYER_ZERO)
 
 _Static_assert(LAYER_ABSENT == 0 && LAYER_ZERO == 1, "slots without a pointer are presences");
-_Static_assert(PAGE_BYTES == 1u << PAGE_SHIFT, "pages of the pool are pages of the tree");
-
-struct leaf {
-	_Alignas(64) struct short_lock lock;
-	uint16_t count, capacity;
-	uint64_t *entries; /* `own`, or allocated when they are more */
-	uint8_t background; /* LAYER_ABSENT or LAYER_ZERO */
-	uint16_t before[LEAF_WORDS];
-	uint64_t has_entry[LEAF_WORDS];
-	uint64_t own[LEAF_OWN];
-};
-
 struct node {
 	_Atomic uintptr_t slots[NODE_SLOTS];
 };
@@ -78,8 +60,8 @@ struct ram {
 	struct layer layer;
 	_Atomic uintptr_t roots[LEVELS];
 	_Atomic uint64_t size;
-	struct page_pool *pool;
-	_Atomic uint64_t nr_nodes, nr_leaves, nr_entries; /* allocated, for ram_layer_usage() */
+	struct leaf_store store;
+	_Atomic uint64_t nr_nodes, nr_leaves; /* allocated, for ram_layer_usage() */
 };
 
 static struct ram *ram_of(struct layer *l)
@@ -90,137 +72,6 @@ static struct ram *ram_of(struct layer *l)
 static uint64_t min64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
-}
-
-/* ------------------------------------------------------------------ entries */
-
-static inline void *entry_page(uint64_t entry)
-{
-	return (void *)(uintptr_t)(entry >> 16 << PAGE_SHIFT);
-}
-
-static inline uint8_t entry_data(uint64_t entry)
-{
-	return (uint8_t)entry;
-}
-
-static inline uint8_t entry_zero(uint64_t entry)
-{
-	return (uint8_t)(entry >> 8);
-}
-
-static inline uint64_t entry_make(const void *page, uint8_t data, uint8_t zero)
-{
-	return (uint64_t)(uintptr_t)page >> PAGE_SHIFT << 16 | (uint64_t)zero << 8 | data;
-}
-
-static enum presence entry_presence(uint64_t entry, unsigned sector)
-{
-	if (entry_data(entry) >> sector & 1)
-		return LAYER_DATA;
-	return entry_zero(entry) >> sector & 1 ? LAYER_ZERO : LAYER_ABSENT;
-}
-
-/* The entry of a page that has none of its own. */
-static uint64_t background_entry(const struct leaf *f)
-{
-	return entry_make(NULL, 0, f->background == LAYER_ZERO ? 0xff : 0);
-}
-
-static inline bool leaf_has(const struct leaf *f, unsigned page)
-{
-	return f->count == LEAF_PAGES || f->has_entry[page / 64] >> page % 64 & 1;
-}
-
-/* Where the page's entry stands, or would stand. A full leaf, as most are in the end, needs no look at the map. */
-static inline unsigned leaf_rank(const struct leaf *f, unsigned page)
-{
-	uint64_t below;
-
-	if (f->count == LEAF_PAGES)
-		return page;
-	below = f->has_entry[page / 64] & ((UINT64_C(1) << page % 64) - 1);
-	return f->before[page / 64] + (unsigned)__builtin_popcountll(below);
-}
-
-static inline uint64_t leaf_entry(const struct leaf *f, unsigned page)
-{
-	return leaf_has(f, page) ? f->entries[leaf_rank(f, page)] : background_entry(f);
-}
-
-/* Without entries; what was allocated for them is given back. */
-static void leaf_empty(struct ram *r, struct leaf *f)
-{
-	if (f->entries != f->own) {
-		atomic_fetch_sub_explicit(&r->nr_entries, f->capacity, memory_order_relaxed);
-		free(f->entries);
-	}
-	f->entries = f->own;
-	f->capacity = LEAF_OWN;
-	f->count = 0;
-}
-
-static int leaf_reserve(struct ram *r, struct leaf *f)
-{
-	unsigned capacity = f->capacity + f->capacity / 4u + 4;
-	bool own = f->entries == f->own;
-	uint64_t *entries;
-
-	if (f->count < f->capacity)
-		return 0;
-	if (capacity > LEAF_PAGES)
-		capacity = LEAF_PAGES;
-	entries = reallocarray(own ? NULL : f->entries, capacity, sizeof(*entries));
-	if (!entries)
-		return -ENOSPC;
-	if (own)
-		memcpy(entries, f->own, sizeof(f->own));
-	atomic_fetch_add_explicit(&r->nr_entries, capacity - (own ? 0u : f->capacity), memory_order_relaxed);
-	f->entries = entries;
-	f->capacity = (uint16_t)capacity;
-	return 0;
-}
-
-static void leaf_mark(struct leaf *f, unsigned page, bool present)
-{
-	f->has_entry[page / 64] ^= UINT64_C(1) << page % 64;
-	for (unsigned w = page / 64 + 1; w < LEAF_WORDS; w++)
-		f->before[w] = (uint16_t)(f->before[w] + (present ? 1 : -1));
-}
-
-/* Adds the entry of a page that has none; there is room. */
-static void leaf_insert(struct leaf *f, unsigned page, uint64_t entry)
-{
-	unsigned at = leaf_rank(f, page);
-
-	memmove(f->entries + at + 1, f->entries + at, (f->count - at) * sizeof(*f->entries));
-	f->entries[at] = entry;
-	f->count++;
-	leaf_mark(f, page, true);
-}
-
-static void leaf_remove(struct ram *r, struct leaf *f, unsigned page)
-{
-	unsigned at = leaf_rank(f, page);
-
-	f->count--;
-	memmove(f->entries + at, f->entries + at + 1, (f->count - at) * sizeof(*f->entries));
-	leaf_mark(f, page, false);
-	if (!f->count)
-		leaf_empty(r, f);
-}
-
-/* Sets what a page is; taking an entry out cannot fail, a new one needs leaf_reserve() before. */
-static void leaf_set(struct ram *r, struct leaf *f, unsigned page, uint64_t entry)
-{
-	if (entry == background_entry(f)) {
-		if (leaf_has(f, page))
-			leaf_remove(r, f, page);
-	} else if (leaf_has(f, page)) {
-		f->entries[leaf_rank(f, page)] = entry;
-	} else {
-		leaf_insert(f, page, entry);
-	}
 }
 
 /* ------------------------------------------------------------------ the way to a leaf */
@@ -252,15 +103,10 @@ HOT static uintptr_t find_slot(struct ram *r, uint64_t leaf_number, unsigned *sh
 
 static uintptr_t new_leaf(struct ram *r, uintptr_t background)
 {
-	struct leaf *f = aligned_alloc(64, sizeof(*f));
+	struct leaf *f = leaf_create((enum presence)background);
 
-	if (f) {
-		*f = (struct leaf){0};
-		f->background = (uint8_t)background;
-		f->entries = f->own;
-		f->capacity = LEAF_OWN;
+	if (f)
 		atomic_fetch_add_explicit(&r->nr_leaves, 1, memory_order_relaxed);
-	}
 	return (uintptr_t)f;
 }
 
@@ -279,7 +125,7 @@ static uintptr_t new_node(struct ram *r, uintptr_t background)
 static void undo_new(struct ram *r, uintptr_t value, bool is_leaf)
 {
 	atomic_fetch_sub_explicit(is_leaf ? &r->nr_leaves : &r->nr_nodes, 1, memory_order_relaxed);
-	free((void *)value);
+	free((void *)value); /* a new leaf holds nothing */
 }
 
 /*
@@ -350,14 +196,13 @@ static unsigned sector_run(uint64_t entry, unsigned sector)
 	return sector;
 }
 
+/* A page that is not all data. */
 static bool scan_page(struct scan *s, uint64_t entry)
 {
 	unsigned at = s->position & (PAGE_BYTES - 1);
 	const char *page = entry_page(entry);
 	bool more = true;
 
-	if (entry_data(entry) == 0xff)
-		return scan_take(s, LAYER_DATA, PAGE_BYTES - at, page + at);
 	while (more && at < PAGE_BYTES) {
 		unsigned sector = at >> SECTOR_SHIFT;
 		unsigned end = sector_run(entry, sector) << SECTOR_SHIFT;
@@ -381,22 +226,49 @@ static unsigned bare_pages(const struct leaf *f, unsigned page)
 	return LEAF_PAGES - begin;
 }
 
+/* How many pages from `page` on, whose entries begin at `entry`, are full and lie one behind the other in
+ * memory. */
+static unsigned full_pages(const struct scan *s, const struct leaf *f, unsigned page, const uint64_t *entry)
+{
+	uint64_t wanted = s->end - (s->position & ~(uint64_t)(PAGE_BYTES - 1));
+	unsigned n = 0;
+
+	if (entry_data(*entry) != 0xff)
+		return 0;
+	do
+		n++;
+	while ((uint64_t)n * PAGE_BYTES < wanted && page + n < LEAF_PAGES && leaf_has(f, page + n) &&
+	       entry[n] == entry[0] + ((uint64_t)n << 16));
+	return n;
+}
+
 /* Pages from `page` on that have entries, up to the first that has none. Returns where that is. */
 static unsigned scan_entries(struct scan *s, const struct leaf *f, unsigned page, bool *more)
 {
 	const uint64_t *entry = &f->entries[leaf_rank(f, page)];
 
-	do
-		*more = scan_page(s, *entry++);
-	while (*more && ++page < LEAF_PAGES && leaf_has(f, page));
+	do {
+		unsigned at = s->position & (PAGE_BYTES - 1), n = full_pages(s, f, page, entry);
+		if (n)
+			*more = scan_take(s, LAYER_DATA, (uint64_t)n * PAGE_BYTES - at,
+					  (char *)entry_page(*entry) + at);
+		else
+			*more = scan_page(s, *entry);
+		n += !n;
+		entry += n;
+		page += n;
+	} while (*more && page < LEAF_PAGES && leaf_has(f, page));
 	return page;
 }
 
 static bool scan_leaf(struct scan *s, const struct leaf *f)
 {
 	unsigned page = s->position >> PAGE_SHIFT & (LEAF_PAGES - 1);
+	uint64_t at = s->position & (LEAF_BYTES - 1);
 	bool more = true;
 
+	if (f->flat)
+		return scan_take(s, LAYER_DATA, LEAF_BYTES - at, f->flat + at);
 	while (more && page < LEAF_PAGES) {
 		unsigned bare = bare_pages(f, page);
 		uint64_t inside = s->position & (PAGE_BYTES - 1);
@@ -495,7 +367,9 @@ static void ram_warm(struct layer *l, uint64_t offset, uint64_t length, enum war
 
 	if (value <= SLOT_ZERO || !short_lock_try_shared(&f->lock))
 		return;
-	if (leaf_has(f, page)) {
+	if (f->flat) {
+		memory = what == WARM_DATA ? f->flat + (size_t)page * PAGE_BYTES : NULL;
+	} else if (leaf_has(f, page)) {
 		entry = &f->entries[leaf_rank(f, page)];
 		memory = what == WARM_DATA ? entry_page(*entry) : NULL;
 	}
@@ -522,27 +396,12 @@ static int page_clear(struct ram *r, struct leaf *f, unsigned page, uint8_t bits
 	uint64_t entry = leaf_entry(f, page);
 	uint8_t data = entry_data(entry) & (uint8_t)~bits;
 	uint8_t zero = forget ? entry_zero(entry) & (uint8_t)~bits : entry_zero(entry) | bits;
-	void *memory = entry_page(entry);
-	uint64_t now = entry_make(data ? memory : NULL, data, zero);
+	uint64_t now = entry_make(data ? entry_page(entry) : NULL, data, zero);
 
-	if (now != background_entry(f) && !leaf_has(f, page) && leaf_reserve(r, f))
+	if (now != background_entry(f) && !leaf_has(f, page) && leaf_reserve(&r->store, f))
 		return -ENOSPC;
-	leaf_set(r, f, page, now);
-	if (memory && !data)
-		page_free(r->pool, memory);
+	leaf_set(&r->store, f, page, now);
 	return 0;
-}
-
-/* The page's memory, made if it has none; the entry has room afterwards. */
-static void *page_memory(struct ram *r, struct leaf *f, unsigned page, uint64_t entry)
-{
-	void *memory = entry_page(entry);
-
-	if (memory)
-		return memory;
-	if (!leaf_has(f, page) && leaf_reserve(r, f))
-		return NULL;
-	return page_alloc(r->pool);
 }
 
 /* Writes the part of `v` from byte `from` that lies in [begin, end) of the page. */
@@ -555,12 +414,14 @@ HOT static int page_write(struct ram *r, struct leaf *f, unsigned page, unsigned
 
 	if (vec_is_zero(v, from, end - begin))
 		return page_clear(r, f, page, bits, r->layer.bottom);
-	memory = page_memory(r, f, page, entry);
+	memory = entry_page(entry);
+	if (!memory)
+		memory = leaf_page_alloc(&r->store, f, page);
 	if (!memory)
 		return -ENOSPC;
 	vec_gather(v, from, memory + begin, end - begin);
 	if ((entry_data(entry) & bits) != bits)
-		leaf_set(r, f, page,
+		leaf_set(&r->store, f, page,
 			 entry_make(memory, entry_data(entry) | bits, entry_zero(entry) & (uint8_t)~bits));
 	return 0;
 }
@@ -588,20 +449,44 @@ static int page_fill(struct ram *r, struct leaf *f, unsigned page, unsigned begi
 typedef int page_function(struct ram *r, struct leaf *f, unsigned page, unsigned begin,
 			  unsigned end, const struct vec *v, size_t from);
 
-static int leaf_write(struct ram *r, struct leaf *f, page_function *write, const struct vec *v,
-		      size_t from, uint64_t offset, uint64_t length)
+/* Writes to a flat leaf up to a page of zeroes, which has to be recorded. Returns the bytes that are done. */
+HOT static uint64_t flat_write(const struct leaf *f, const struct vec *v, size_t from, uint64_t offset,
+			       uint64_t length)
 {
+	uint64_t done = 0;
+
+	while (done < length) {
+		uint64_t n = min64(PAGE_BYTES - ((offset + done) & (PAGE_BYTES - 1)), length - done);
+		if (vec_is_zero(v, from + done, n))
+			break;
+		done += n;
+	}
+	if (done)
+		vec_gather(v, from, f->flat + (offset & (LEAF_BYTES - 1)), done);
+	return done;
+}
+
+/* As many pages as [offset, offset + length) touches, at most. */
+static unsigned pages_touched(uint64_t offset, uint64_t length)
+{
+	return (unsigned)(((offset & (PAGE_BYTES - 1)) + length + PAGE_BYTES - 1) >> PAGE_SHIFT);
+}
+
+HOT static int leaf_write(struct ram *r, struct leaf *f, page_function *write, const struct vec *v,
+			  size_t from, uint64_t offset, uint64_t length)
+{
+	uint64_t done = f->flat && write == page_write ? flat_write(f, v, from, offset, length) : 0;
 	int status = 0;
 
-	while (length && !status) {
-		unsigned begin = offset & (PAGE_BYTES - 1);
-		unsigned n = (unsigned)min64(PAGE_BYTES - begin, length);
-		unsigned page = offset >> PAGE_SHIFT & (LEAF_PAGES - 1);
-		status = write(r, f, page, begin, begin + n, v, from);
-		offset += n;
-		from += n;
-		length -= n;
+	f->coming = (uint16_t)pages_touched(offset, length);
+	while (done < length && !status) {
+		unsigned begin = (offset + done) & (PAGE_BYTES - 1);
+		unsigned n = (unsigned)min64(PAGE_BYTES - begin, length - done);
+		unsigned page = (offset + done) >> PAGE_SHIFT & (LEAF_PAGES - 1);
+		status = write(r, f, page, begin, begin + n, v, from + done);
+		done += n;
 	}
+	leaf_settle(&r->store, f);
 	return status;
 }
 
@@ -667,23 +552,7 @@ struct clearing {
 	bool cut;            /* the end of the disk: not bound by the size */
 };
 
-static void free_memory(struct ram *r, struct leaf *f)
-{
-	for (unsigned i = 0; i < f->count; i++)
-		if (entry_page(f->entries[i]))
-			page_free(r->pool, entry_page(f->entries[i]));
-	leaf_empty(r, f);
-}
-
-static void leaf_clear_all(struct ram *r, struct leaf *f, uintptr_t to)
-{
-	free_memory(r, f);
-	f->background = (uint8_t)to;
-	memset(f->before, 0, sizeof(f->before));
-	memset(f->has_entry, 0, sizeof(f->has_entry));
-}
-
-static int leaf_clear_pages(const struct clearing *c, struct leaf *f, uint64_t at, uint64_t end)
+static int clear_pages(const struct clearing *c, struct leaf *f, uint64_t at, uint64_t end)
 {
 	int status = 0;
 
@@ -697,7 +566,7 @@ static int leaf_clear_pages(const struct clearing *c, struct leaf *f, uint64_t a
 	return status;
 }
 
-static int leaf_clear(const struct clearing *c, struct leaf *f, uint64_t base)
+static int clear_leaf(const struct clearing *c, struct leaf *f, uint64_t base)
 {
 	uint64_t at = c->begin > base ? c->begin : base;
 	uint64_t end = min64(c->end, base + LEAF_BYTES);
@@ -707,9 +576,10 @@ static int leaf_clear(const struct clearing *c, struct leaf *f, uint64_t base)
 	if (!c->cut && end > atomic_load(&c->r->size))
 		status = -ERANGE;
 	else if (at == base && end == base + LEAF_BYTES)
-		leaf_clear_all(c->r, f, c->to);
+		leaf_clear(&c->r->store, f, (enum presence)c->to);
 	else
-		status = leaf_clear_pages(c, f, at, end);
+		status = clear_pages(c, f, at, end);
+	leaf_settle(&c->r->store, f);
 	short_unlock_exclusive(&f->lock);
 	return status;
 }
@@ -748,7 +618,7 @@ static int slot_clear(const struct clearing *c, _Atomic uintptr_t *slot, unsigne
 		}
 	}
 	return shift ? node_clear(c, (struct node *)value, shift, base)
-		     : leaf_clear(c, (struct leaf *)value, base);
+		     : clear_leaf(c, (struct leaf *)value, base);
 }
 
 /* The first leaf of level k's tree; its slot also stands for lower numbers, which are never looked for there. */
@@ -819,12 +689,15 @@ static uint64_t ram_size(struct layer *l)
 void ram_layer_usage(struct layer *l, struct ram_usage *usage)
 {
 	struct ram *r = ram_of(l);
-	uint64_t resident;
+	uint64_t stored = atomic_load(&r->store.nr_stored) * PAGE_BYTES, in_pool, pool;
+	uint64_t overhead = atomic_load(&r->store.nr_slack) + atomic_load(&r->store.nr_windows);
 
-	page_pool_usage(r->pool, &usage->stored, &resident);
-	usage->total = resident + sizeof(*r) + atomic_load(&r->nr_nodes) * sizeof(struct node) +
+	page_pool_usage(r->store.pool, &in_pool, &pool);
+	usage->stored = stored;
+	usage->total = (stored > in_pool ? stored - in_pool : 0) + pool + overhead * PAGE_BYTES + sizeof(*r) +
+		       atomic_load(&r->nr_nodes) * sizeof(struct node) +
 		       atomic_load(&r->nr_leaves) * sizeof(struct leaf) +
-		       atomic_load(&r->nr_entries) * sizeof(uint64_t);
+		       atomic_load(&r->store.nr_entries) * sizeof(uint64_t);
 }
 
 static void ram_describe(struct layer *l, json_t *object)
@@ -836,21 +709,16 @@ static void ram_describe(struct layer *l, json_t *object)
 	json_object_set_new(object, "memory_bytes", json_integer((json_int_t)u.total));
 }
 
-static void free_leaf_entries(struct leaf *f)
-{
-	if (f->entries != f->own)
-		free(f->entries);
-}
-
 static void free_slot(struct ram *r, uintptr_t value, unsigned shift)
 {
 	if (value <= SLOT_ZERO)
 		return;
-	if (shift)
-		for (unsigned i = 0; i < NODE_SLOTS; i++)
-			free_slot(r, ((struct node *)value)->slots[i], shift - NODE_SHIFT);
-	else
-		free_leaf_entries((struct leaf *)value);
+	if (!shift) {
+		leaf_destroy((struct leaf *)value);
+		return;
+	}
+	for (unsigned i = 0; i < NODE_SLOTS; i++)
+		free_slot(r, ((struct node *)value)->slots[i], shift - NODE_SHIFT);
 	free((void *)value);
 }
 
@@ -862,7 +730,7 @@ static int ram_close(struct layer *l, bool abandoned, struct error *err)
 	(void)err;
 	for (unsigned k = 0; k < LEVELS; k++)
 		free_slot(r, r->roots[k], (k + 1) * NODE_SHIFT);
-	page_pool_destroy(r->pool);
+	page_pool_destroy(r->store.pool);
 	free(r);
 	return 0;
 }
@@ -888,8 +756,8 @@ struct layer *ram_layer_create(uint64_t size, uint32_t block_size, uint32_t phys
 
 	if (!r)
 		return NULL;
-	r->pool = page_pool_create();
-	if (!r->pool) {
+	r->store.pool = page_pool_create();
+	if (!r->store.pool) {
 		free(r);
 		return NULL;
 	}

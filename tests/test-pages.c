@@ -224,48 +224,6 @@ static void test_pages_are_used_again(void)
 	page_pool_destroy(p);
 }
 
-/* How much of this process' memory is huge pages. */
-static uint64_t process_huge(void)
-{
-	FILE *f = fopen("/proc/self/smaps_rollup", "r");
-	unsigned long long kib = 0;
-	char line[256];
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "AnonHugePages: %llu", &kib) == 1)
-			break;
-	if (f)
-		fclose(f);
-	return kib << 10;
-}
-
-/* A pool that holds much uses huge pages, a small one does not, and what was freed in them goes back. Few pages are touched. */
-static void test_huge_pages_only_when_they_are_little(void)
-{
-	unsigned few = 30000, many = 150000;
-	struct page_pool *p = page_pool_create();
-	void **pages = table(many);
-	uint64_t full;
-
-	for (unsigned i = 0; i < few; i++)
-		pages[i] = page_alloc(p);
-	CHECK(process_huge() == 0 || contract_slowness() > 1);
-	CHECK(resident(p) <= (uint64_t)few * PAGE_BYTES * 1003 / 1000);
-	for (unsigned i = few; i < many; i++)
-		pages[i] = page_alloc(p);
-	full = resident(p);
-	CHECK(full <= (uint64_t)many * PAGE_BYTES * 1010 / 1000);
-	for (unsigned i = many; i-- > many - 20000;)
-		memset(pages[i], 1, PAGE_BYTES);
-	for (unsigned i = many; i-- > many - 20000;)
-		page_free(p, pages[i]);
-	CHECK(full - resident(p) >= 19000 * (uint64_t)PAGE_BYTES);
-	CHECK(process_huge() <= full - 19000 * (uint64_t)PAGE_BYTES);
-	CHECK_EQ(used(p), (many - 20000) * (uint64_t)PAGE_BYTES);
-	page_pool_destroy(p);
-	free(pages);
-}
-
 /* ------------------------------------------------------------------ threads */
 
 #define SLOTS 2048u
@@ -326,7 +284,6 @@ int main(void)
 	TAP_RUN(test_memory_goes_back);
 	TAP_RUN(test_memory_of_half_empty_arenas_goes_back);
 	TAP_RUN(test_pages_are_used_again);
-	TAP_RUN(test_huge_pages_only_when_they_are_little);
 	TAP_RUN(test_threads);
 	return TAP_DONE();
 }
