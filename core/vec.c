@@ -85,6 +85,24 @@ HOT void vec_gather(const struct vec *v, size_t from, void *dst, size_t size)
 		memcpy(p, piece.iov_base, piece.iov_len);
 }
 
+/*
+ * Into memory that was written a moment ago and is near, from memory that is far. From a mebibyte on,
+ * memcpy(3) takes half as long again for all at once as for steps. The other way round steps are a little
+ * slower.
+ */
+#define STEP 32768u
+
+HOT static void copy_near(char *dst, const char *src, size_t size)
+{
+	while (size > STEP) {
+		memcpy(dst, src, STEP);
+		dst += STEP;
+		src += STEP;
+		size -= STEP;
+	}
+	memcpy(dst, src, size);
+}
+
 HOT void vec_scatter(const struct vec *v, size_t from, const void *src, size_t size)
 {
 	char *only = only_piece(v, from);
@@ -92,12 +110,12 @@ HOT void vec_scatter(const struct vec *v, size_t from, const void *src, size_t s
 	struct iovec piece;
 
 	if (only) {
-		memcpy(only, src, size);
+		copy_near(only, src, size);
 		return;
 	}
 	w = walk_start(v, from, size);
 	for (const char *p = src; walk_next(&w, &piece); p += piece.iov_len)
-		memcpy(piece.iov_base, p, piece.iov_len);
+		copy_near(piece.iov_base, p, piece.iov_len);
 }
 
 void vec_zero(const struct vec *v, size_t from, size_t size)
