@@ -10,8 +10,8 @@
  *
  * A pool has a shard for each processor, up to 8, each with its own lock and arenas; a thread allocates from
  * the shard its index picks, so threads rarely meet. A page goes back to the shard its arena belongs to. Once
- * a shard holds DIRTY_MAX dirty pages all of them are given back to the system, in runs; an arena without
- * pages in use is unmapped, but for one a shard.
+ * a shard holds DIRTY_MAX dirty pages, or DIRTY_MIN and more than are in use, all of them are given back to the
+ * system, in runs; an arena without pages in use is unmapped, but for one a shard.
  *
  * Memory beyond the pages in use: one page in 512 for the bits, and the dirty pages.
  */
@@ -30,6 +30,7 @@
 #define ARENA_PAGES WINDOW_PAGES
 #define WORDS (ARENA_PAGES / 64)
 #define SHARDS 8u
+#define DIRTY_MIN 32u
 #define DIRTY_MAX 128u
 
 struct shard;
@@ -301,7 +302,7 @@ void page_free(struct page_pool *p, void *page)
 		partial_add(s, a);
 	if (a->nr_free == ARENA_PAGES - 1 && s->nr_empty++)
 		arena_delete(s, a);
-	else if (s->nr_dirty >= DIRTY_MAX)
+	else if (s->nr_dirty >= DIRTY_MAX || (s->nr_dirty >= DIRTY_MIN && s->nr_dirty > s->nr_used))
 		shard_clean(s);
 	pthread_mutex_unlock(&s->lock);
 }

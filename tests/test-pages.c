@@ -164,7 +164,7 @@ static void check_given_back(bool reverse, bool shuffled)
 		page_free(p, pages[reverse ? MANY - 1 - i : i]);
 	process_memory(&now_space, &now);
 	CHECK_EQ(used(p), 0);
-	CHECK(resident(p) <= (128 + 2) * PAGE_BYTES); /* dirty pages of the one arena that is kept */
+	CHECK(resident(p) <= (32 + 2) * PAGE_BYTES); /* dirty pages of the one arena that is kept */
 	if (contract_slowness() == 1) {
 		CHECK(full - now >= (uint64_t)MANY * PAGE_BYTES * 9 / 10);
 		CHECK(full_space - now_space >= (uint64_t)MANY * PAGE_BYTES * 9 / 10);
