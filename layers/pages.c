@@ -62,14 +62,29 @@ struct page_pool {
 
 /* ------------------------------------------------------------------ windows */
 
-/* Twice the space is mapped and what lies outside the aligned half cut off. */
+static void *map(size_t bytes)
+{
+	void *p =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/*
+ * As a rule the next space is right below the one before it, so that the two are one mapping to the kernel,
+ * which allows a process some 65,000. Where it is not aligned, twice as much is mapped, and cut off what lies
+ * outside.
+ */
 static void *map_aligned(void)
 {
-	char *base = mmap(NULL, 2 * WINDOW_BYTES, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *base = map(WINDOW_BYTES);
 	size_t before;
 
-	if (base == MAP_FAILED)
+	if (!base || !((uintptr_t)base & (WINDOW_BYTES - 1)))
+		return base;
+	munmap(base, WINDOW_BYTES);
+	base = map(2 * WINDOW_BYTES);
+	if (!base)
 		return NULL;
 	before = -(uintptr_t)base & (WINDOW_BYTES - 1);
 	if (before)

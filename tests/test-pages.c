@@ -224,6 +224,42 @@ static void test_pages_are_used_again(void)
 	page_pool_destroy(p);
 }
 
+/* ------------------------------------------------------------------ windows */
+
+static unsigned process_mappings(void)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	unsigned n = 0;
+
+	for (int c; f && (c = getc(f)) != EOF;)
+		n += c == '\n';
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* A process may have some 65,000 mappings: if each window was one, a disk could not grow beyond 128 GiB. */
+static void test_windows_are_few_mappings(void)
+{
+	enum { WINDOWS = 400 };
+	static char *windows[WINDOWS];
+	unsigned before = process_mappings();
+
+	for (unsigned i = 0; i < WINDOWS; i++) {
+		windows[i] = window_create();
+		REQUIRE(windows[i] != NULL);
+		CHECK_EQ((uintptr_t)windows[i] % WINDOW_BYTES, 0);
+		windows[i][i] = (char)i;
+	}
+	CHECK(process_mappings() <= before + WINDOWS / 10 ||
+	      contract_slowness() > 1); /* sanitizers map beside them */
+	for (unsigned i = 0; i < WINDOWS; i++) {
+		CHECK_EQ(windows[i][i], (char)i);
+		window_destroy(windows[i]);
+	}
+	CHECK(process_mappings() <= before + 2 || contract_slowness() > 1);
+}
+
 /* ------------------------------------------------------------------ threads */
 
 #define SLOTS 2048u
@@ -277,6 +313,7 @@ static void test_threads(void)
 
 int main(void)
 {
+	TAP_RUN(test_windows_are_few_mappings);
 	TAP_RUN(test_empty);
 	TAP_RUN(test_one);
 	TAP_RUN(test_pages_do_not_overlap);
