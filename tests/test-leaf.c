@@ -211,9 +211,22 @@ static void test_a_window_ends_with_its_last_page(void)
 	write_pages(&p, 0, 200);
 	leaf_clear(&p.store, p.leaf, LAYER_ZERO);
 	leaf_settle(&p.store, p.leaf);
+	CHECK(p.leaf->window == NULL);
 	expect_pages(&p, 0, 0);
 	CHECK_EQ(p.store.nr_entries, 0);
 	CHECK_EQ(leaf_entry(p.leaf, 3), entry_make(NULL, 0, 0xff));
+	end(&p);
+	p = make();
+	p.store.nr_stored = 1000; /* of other leaves */
+	write_pages(&p, 0, 64);
+	CHECK(p.leaf->window != NULL);
+	drop_pages(&p, 0, 63); /* too few to be given back */
+	CHECK(p.leaf->window != NULL);
+	drop_pages(&p, 63, 1);
+	CHECK(p.leaf->window == NULL);
+	CHECK_EQ(p.store.nr_windows, 0);
+	CHECK_EQ(p.store.nr_slack, 0);
+	CHECK_EQ(p.store.nr_entries, 0);
 	end(&p);
 }
 
