@@ -2,10 +2,11 @@
 /*
  * Where a leaf has the memory of its pages
  *
- *     pool     each page has one from the pool, anywhere; its entry says where. All leaves begin so
- *     window   page i is the i-th of the leaf's window, 2 MiB of address space that take memory only where
- * they are touched flat     a window whose pages are all full: the address of a byte is found without an
- * entry, and a transfer is one copy
+ *     pool     each page has one from the pool, anywhere; its entry says where; all leaves begin so
+ *
+ *     window   page i is the i-th of the leaf's window, 2 MiB of address space that take memory where touched
+ *
+ *     flat     a window whose pages are all full: a byte is found without an entry, a transfer is one copy
  *
  * In a large disk an entry is as far away as the page itself and has to be there first, so a flat leaf
  * answers in two thirds of the time. But a window takes a page of page tables however little it holds, which
@@ -15,7 +16,8 @@
  * in the pool: to give the copied ones back, each by itself, would take longer than to store them did.
  *
  * Pages of a window that are freed keep their memory while there are few of them in all. Then it is given
- * back; or the leaf moves back to the pool, if it has few pages left.
+ * back; or the leaf moves back to the pool, if it has few pages left. So does one that was written many pages at
+ * once of which nearly all were zeroes.
  *
  * A leaf's memory is all in the pool or all in its window. Where no window is to be had, a leaf stays as it
  * is.
@@ -34,9 +36,7 @@
 #define SHARE_OF_ALL 400u
 #define MISSING 64u
 #define FEW (SHARE_OF_ONE / 2u) /* pages with which a leaf may go back to the pool */
-#define FREED_MAX                                                                                \
-	128u /* pages, on top of the share: small disks should not give back each page by itself \
-	      */
+#define FREED_MAX 128u          /* pages that may be kept on top of the share, for small disks */
 
 static uint64_t count_of(const _Atomic uint64_t *counter)
 {
@@ -364,8 +364,18 @@ static bool too_much_freed(const struct leaf_store *s, const struct leaf *f)
 	return slack_of(f) > f->told_slack && overhead > stored / SHARE_OF_ONE + FREED_MAX;
 }
 
+/* Few pages in a window, and more windows than the store pays for. */
+static bool is_too_thin(const struct leaf_store *s, const struct leaf *f)
+{
+	uint64_t stored = count_of(&s->nr_stored) + f->stored - f->told_stored;
+
+	return f->window && f->stored < FEW && count_of(&s->nr_windows) > stored / SHARE_OF_ALL;
+}
+
 void leaf_settle_slowly(struct leaf_store *s, struct leaf *f)
 {
+	if (is_too_thin(s, f))
+		leave_window(s, f);
 	if (too_much_freed(s, f) && (f->stored > FEW || !leave_window(s, f)))
 		trim_window(f);
 	count(&s->nr_stored, (int64_t)f->stored - f->told_stored);

@@ -161,6 +161,21 @@ static void test_many_at_once(void)
 	end(&p);
 }
 
+/* A large write of which all but some pages are zeroes: no window stays for them. */
+static void test_many_at_once_of_which_few_are_data(void)
+{
+	struct place p = make();
+
+	p.leaf->coming = 300;
+	for (unsigned i = 0; i < 3; i++)
+		CHECK(set(&p, i));
+	CHECK(p.leaf->window != NULL);
+	leaf_settle(&p.store, p.leaf);
+	CHECK(p.leaf->window == NULL);
+	expect_pages(&p, 0, 3);
+	end(&p);
+}
+
 /* What is freed is given back once it is much: to all that is there, or to the little that is allowed at any
  * time. */
 static void test_freed_pages_are_given_back(void)
@@ -372,6 +387,7 @@ int main(void)
 	TAP_RUN(test_nearly_in_order);
 	TAP_RUN(test_any_order_stays_in_the_pool);
 	TAP_RUN(test_many_at_once);
+	TAP_RUN(test_many_at_once_of_which_few_are_data);
 	TAP_RUN(test_freed_pages_are_given_back);
 	TAP_RUN(test_few_pages_go_back_to_the_pool);
 	TAP_RUN(test_a_window_ends_with_its_last_page);
